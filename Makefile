@@ -1,0 +1,22 @@
+.PHONY: install format check test sample benchmark
+
+install:
+	pip install -c constraints.txt -e ".[dev]"
+
+format:
+	ruff format .
+	ruff check --fix .
+
+check:
+	ruff format --check .
+	ruff check .
+	mypy
+
+test:
+	python -m pytest
+
+sample:
+	accelerate launch recipes/train_cremad.py
+
+benchmark:
+	python benchmarks/diagnosis_cost.py
