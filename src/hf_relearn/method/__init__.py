@@ -1,0 +1,32 @@
+"""Diagnose and re-learn as pure functions, for any model and any training loop.
+
+The method of "Diagnosing and Re-learning for Balanced Multimodal Learning" (Wei, Li, Feng, Hu, ECCV 2024,
+arXiv 2407.09705): `diagnose` measures each modality's learning state, `soft_reinit_` moves its encoder part of the
+way back to the weights that an `InitialWeights` file keeps.
+"""
+
+from hf_relearn.method.arrays import NonFiniteFeaturesError
+from hf_relearn.method.diagnosis import DiagnosisWarning, ModalityDiagnosis, diagnose, learning_state_alpha
+from hf_relearn.method.initial_weights import InitialWeights, InitialWeightsError
+from hf_relearn.method.probe import linear_probe_accuracy
+from hf_relearn.method.purity import chance_purity, purity_score
+from hf_relearn.method.reinit import interpolate_buffers_, soft_reinit_, soft_reinit_with_distance_
+from hf_relearn.method.sampling import stratified_indices, stratified_split
+
+__all__ = [
+    "DiagnosisWarning",
+    "InitialWeights",
+    "InitialWeightsError",
+    "ModalityDiagnosis",
+    "NonFiniteFeaturesError",
+    "chance_purity",
+    "diagnose",
+    "interpolate_buffers_",
+    "learning_state_alpha",
+    "linear_probe_accuracy",
+    "purity_score",
+    "soft_reinit_",
+    "soft_reinit_with_distance_",
+    "stratified_indices",
+    "stratified_split",
+]

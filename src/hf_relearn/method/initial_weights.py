@@ -1,0 +1,267 @@
+"""The store of initial weights: one safetensors file per run, read back one tensor at a time."""
+
+import json
+import os
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from hf_relearn.method.reinit import floating_buffers
+from hf_relearn.method.safetensors_stream import (
+    StoredTensor,
+    TensorLayout,
+    content_fingerprint,
+    header_bytes,
+    read_layout,
+    read_tensor,
+    write_tensors,
+)
+
+_FILE_PREFIX = "_initial_weights-"
+_FILE_SUFFIX = ".safetensors"
+
+
+class InitialWeightsError(ValueError):
+    """A file of initial weights is damaged, or belongs to another model."""
+
+
+class InitialWeights(Mapping[str, torch.Tensor]):
+    """Initial values theta0 of a model's parameters and floating-point buffers, by their full names.
+
+    A mapping that holds no tensor: each access reads that tensor from the file (to the CPU), and its memory is free
+    again when the tensor is let go of. No file stays open, so the object can be copied, pickled and used after a fork.
+    A tensor that the model reaches under several names is stored once, and found under each of them. Make one with
+    `save` or `load`.
+
+    Attributes:
+        path: the safetensors file.
+        fingerprint: 12 hexadecimal digits of a hash of the names, types, shapes and values.
+    """
+
+    def __init__(self, path: Path, fingerprint: str, stored: dict[str, StoredTensor], prefixes: list[str] | None):
+        self.path = path
+        self.fingerprint = fingerprint
+        self._stored = stored
+        self._prefixes = prefixes
+        self._file_size = path.stat().st_size
+
+    @classmethod
+    def save(
+        cls,
+        source: nn.Module | Mapping[str, torch.Tensor],
+        folder: str | os.PathLike[str],
+        *,
+        prefixes: Iterable[str] | None = None,
+        include_buffers: bool = True,
+    ) -> "InitialWeights":
+        """Writes the present weights as initial ones to `folder/_initial_weights-<fingerprint>.safetensors`.
+
+        The file appears complete or not at all, and one that is there already is not written again. At most one
+        tensor more than the model is in memory.
+
+        Args:
+            source: a model on any device, or a mapping name -> tensor, of which every tensor is written.
+            folder: made if absent; a run's output directory.
+            prefixes: of a model, write only what lies under these module names (`"encoders.audio"`), as a rule the
+                encoders; None writes everything.
+            include_buffers: also write a model's persistent floating-point buffers.
+
+        Returns:
+            The store that reads this file.
+
+        Raises:
+            ValueError: nothing lies under one of the prefixes, or prefixes are given for a mapping.
+            TypeError: a tensor has no data (meta device) or a type that safetensors does not know.
+        """
+        wanted = None if prefixes is None else sorted(prefixes)
+        if isinstance(source, nn.Module):
+            tensors, aliases = _tensors_of(source, wanted, include_buffers)
+        elif wanted is not None:
+            raise ValueError("prefixes select modules of a model; filter a mapping before saving it")
+        else:
+            tensors, aliases = dict(source), {}
+        layouts = {name: TensorLayout.of(name, tensor) for name, tensor in tensors.items()}
+        fingerprint = content_fingerprint(tensors, layouts, json.dumps([aliases, wanted], sort_keys=True))
+        metadata = {"aliases": json.dumps(aliases), "prefixes": json.dumps(wanted), "fingerprint": fingerprint}
+        header = header_bytes(layouts, metadata)
+        path = Path(folder) / f"{_FILE_PREFIX}{fingerprint}{_FILE_SUFFIX}"
+        if not _is_complete(path, header, sum(layout.num_bytes for layout in layouts.values())):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+            try:
+                with open(temporary, "xb") as file:
+                    write_tensors(file, header, tensors, layouts)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(temporary, path)
+            finally:
+                temporary.unlink(missing_ok=True)
+        return cls.load(path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "InitialWeights":
+        """Opens a file that `save` wrote; reads its header, and no tensor.
+
+        Args:
+            path: the file.
+
+        Returns:
+            The store that reads it.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            InitialWeightsError: it is damaged or truncated, or not a file of initial weights.
+        """
+        path = Path(path).absolute()
+        if not path.is_file():
+            raise FileNotFoundError(f"the file of initial weights {path} does not exist")
+        try:
+            with safe_open(path, framework="pt") as file:  # checks the header against the size of the file
+                metadata = file.metadata() or {}
+            aliases, prefixes = json.loads(metadata["aliases"]), json.loads(metadata["prefixes"])
+            fingerprint = metadata["fingerprint"]
+        except SafetensorError as error:
+            raise InitialWeightsError(
+                f"the file of initial weights {path} is damaged ({error}); restore it from a copy, or delete it and "
+                "start the run afresh"
+            ) from error
+        except KeyError as error:
+            raise InitialWeightsError(
+                f"{path} is a safetensors file, but not one of initial weights: its metadata lack {error}"
+            ) from error
+        stored = read_layout(path)
+        stored |= {alias: stored[name] for alias, name in aliases.items()}
+        return cls(path, fingerprint, stored, prefixes)
+
+    @staticmethod
+    def find(folder: str | os.PathLike[str]) -> list[Path]:
+        """Files of initial weights in a folder, by name; none if the folder does not exist."""
+        return sorted(Path(folder).glob(f"{_FILE_PREFIX}*{_FILE_SUFFIX}"))
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        stored = self._stored[name]
+        # safe_open would parse the whole header again for every tensor, which takes longer than reading most of them;
+        # kept open, it would count every tensor ever read as this process's memory.
+        size = self.path.stat().st_size
+        if size != self._file_size:
+            raise InitialWeightsError(
+                f"the file of initial weights {self.path} had {self._file_size} bytes when it was opened and has "
+                f"{size} now; restore it from a copy"
+            )
+        return read_tensor(self.path, size, stored)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._stored)
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._stored
+
+    def __repr__(self) -> str:
+        return f"InitialWeights({str(self.path)!r}, {len(self)} tensors)"
+
+    def shape_of(self, name: str) -> tuple[int, ...]:
+        """Shape of a tensor, without reading it."""
+        return self._stored[name].shape
+
+    def subset(self, prefix: str) -> Mapping[str, torch.Tensor]:
+        """A view of what lies under one module name, under the names that this module itself uses.
+
+        Args:
+            prefix: full name of the module, `"encoders.audio"`; "" gives everything.
+
+        Returns:
+            A mapping for `soft_reinit_(module, ...)`, as lazy as this one, with `shape_of`.
+
+        Raises:
+            KeyError: nothing is stored under that name.
+        """
+        return _Subset(self, f"{prefix}." if prefix else "")
+
+    def check_matches(self, module: nn.Module) -> None:
+        """Makes sure that these are initial weights of this model: the same names and shapes.
+
+        Args:
+            module: the model whose weights `save` wrote (only what lies under its `prefixes` is compared).
+
+        Raises:
+            InitialWeightsError: names the first parameter that differs.
+        """
+        tensors, aliases = _tensors_of(module, self._prefixes, include_buffers=True)
+        shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        shapes |= {alias: shapes[name] for alias, name in aliases.items()}
+        optional = set(floating_buffers(module))
+        other_model = f"{self.path} holds the initial weights of another model:"
+        for name, shape in shapes.items():
+            if name not in self and name not in optional:
+                raise InitialWeightsError(f"{other_model} it lacks this model's parameter {name!r}")
+            if name in self and self.shape_of(name) != shape:
+                raise InitialWeightsError(
+                    f"{other_model} {name!r} has the shape {self.shape_of(name)} there and {shape} in this model"
+                )
+        for name in self:
+            if name not in shapes:
+                raise InitialWeightsError(f"{other_model} this model lacks its parameter {name!r}")
+
+
+class _Subset(Mapping[str, torch.Tensor]):
+    """View of a store under a prefix, which its names leave out."""
+
+    def __init__(self, weights: InitialWeights, prefix: str):
+        self._weights = weights
+        self._prefix = prefix
+        self._names = [name.removeprefix(prefix) for name in weights if name.startswith(prefix)]
+        if not self._names:
+            raise KeyError(f"{weights.path} holds no initial weights under {prefix.removesuffix('.')!r}")
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        return self._weights[self._prefix + name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self._prefix + name in self._weights
+
+    def shape_of(self, name: str) -> tuple[int, ...]:
+        return self._weights.shape_of(self._prefix + name)
+
+
+def _tensors_of(
+    module: nn.Module, prefixes: list[str] | None, include_buffers: bool
+) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Tensors to store by their first names, and further names of the same parameters -> first names."""
+    named: list[tuple[str, torch.Tensor]] = list(module.named_parameters(remove_duplicate=False))
+    if include_buffers:
+        named += floating_buffers(module).items()
+    if prefixes is not None:
+        for prefix in prefixes:
+            if not any(name.startswith(f"{prefix}.") for name, _ in named):
+                raise ValueError(f"the model has no parameter under {prefix!r}")
+        named = [(name, tensor) for name, tensor in named if name.startswith(tuple(f"{p}." for p in prefixes))]
+    tensors: dict[str, torch.Tensor] = {}
+    aliases: dict[str, str] = {}
+    first_names: dict[int, str] = {}
+    for name, tensor in named:
+        first_name = first_names.setdefault(id(tensor), name)
+        if first_name == name:
+            tensors[name] = tensor
+        else:
+            aliases[name] = first_name
+    return tensors, aliases
+
+
+def _is_complete(path: Path, header: bytes, num_data_bytes: int) -> bool:
+    if not path.is_file() or path.stat().st_size != len(header) + num_data_bytes:
+        return False
+    with open(path, "rb") as file:
+        return file.read(len(header)) == header

@@ -1,0 +1,191 @@
+"""Soft re-initialisation: moving weights part of the way back to their initial values, in place."""
+
+import math
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import nn
+
+# Elements moved at a time. On a CPU the scratch memory of a chunk then stays in the cache, which makes the update
+# more than twice as fast as whole tensors; on an accelerator the chunk only bounds the scratch memory.
+_CPU_CHUNK = 2**18
+_DEVICE_CHUNK = 2**24
+
+
+def soft_reinit_(module: nn.Module, initial: Mapping[str, torch.Tensor], alpha: float) -> None:
+    """Moves every trained parameter back to its initial value by the share alpha, in place.
+
+    theta <- (1 - alpha) * theta + alpha * theta0 (section 3.3 of "Diagnosing and Re-learning for Balanced Multimodal
+    Learning", arXiv 2407.09705). Computed in float32, or in the parameter's own type where that is wider; float32
+    results equal the formula as written to the last bit, 16-bit results are rounded once. alpha 0 changes no bit,
+    alpha 1 gives exactly the initial values. Parameters without `requires_grad`, which still have their initial
+    values, and buffers stay as they are; a parameter that is reachable under several names moves once.
+
+    Args:
+        module: for instance one modality's encoder.
+        initial: names of `module.named_parameters()` -> initial values, of any device and float type. Read one at a
+            time, so a mapping that reads from a disk never holds more than one tensor in memory.
+        alpha: strength, in [0, 1].
+
+    Raises:
+        ValueError: alpha is outside [0, 1], or a shape differs.
+        KeyError: a trained parameter is missing in `initial`.
+            Either is raised before anything moves, except a shape that a mapping other than `dict` or one with
+            `shape_of(name)` shows only when it is read.
+    """
+    _move_parameters_(module, initial, alpha, None)
+
+
+def soft_reinit_with_distance_(module: nn.Module, initial: Mapping[str, torch.Tensor], alpha: float) -> float:
+    """Does what `soft_reinit_` does, and measures how far the parameters moved.
+
+    Args:
+        module: as for `soft_reinit_`.
+        initial: as for `soft_reinit_`.
+        alpha: as for `soft_reinit_`.
+
+    Returns:
+        ||theta_new - theta_old|| / ||theta_old|| over the trained parameters, summed up in float64; 0 when nothing
+        moved, infinity when parameters that were all zero did.
+
+    Raises:
+        ValueError, KeyError: as `soft_reinit_`.
+    """
+    squares = _Squares()
+    _move_parameters_(module, initial, alpha, squares)
+    moved, before = (math.sqrt(sum(float(square) for square in sums)) for sums in (squares.moved, squares.before))
+    if moved == 0:
+        return 0.0
+    return moved / before if before else math.inf
+
+
+def interpolate_buffers_(module: nn.Module, initial: Mapping[str, torch.Tensor], alpha: float) -> None:
+    """Moves the floating-point statistics of a module back to their initial values by the share alpha, in place.
+
+    The same formula and precision as `soft_reinit_`, for the buffers that `floating_buffers` gives: running means
+    and variances. Integer and boolean buffers (counts, indices), non-persistent ones, and those that still equal
+    their initial value stay as they are.
+
+    Args:
+        module: for instance one modality's encoder.
+        initial: names of `module.named_buffers()` -> initial values.
+        alpha: strength, in [0, 1].
+
+    Raises:
+        ValueError, KeyError: as `soft_reinit_`.
+    """
+    buffers = floating_buffers(module)
+    _check(buffers, initial, alpha, "buffer")
+    if alpha == 0:
+        return
+    with torch.no_grad():
+        for name, buffer in buffers.items():
+            source = _fetch(initial, name, buffer, "buffer")
+            if not torch.equal(buffer, source):
+                _move_(buffer, source, alpha, None)
+
+
+def floating_buffers(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Persistent floating-point buffers of a module by their full names, shared ones once."""
+    non_persistent = {
+        f"{prefix}.{name}" if prefix else name
+        for prefix, child in module.named_modules(remove_duplicate=False)
+        for name in child._non_persistent_buffers_set
+    }
+    return {
+        name: buffer
+        for name, buffer in module.named_buffers()
+        if buffer.is_floating_point() and name not in non_persistent
+    }
+
+
+class _Squares:
+    """Sums of squares of pieces, left on their devices until the end, so that nothing waits for a device before."""
+
+    def __init__(self) -> None:
+        self.before: list[torch.Tensor] = []
+        self.moved: list[torch.Tensor] = []
+
+    def add(self, before: torch.Tensor, after: torch.Tensor) -> None:
+        """Adds a piece as it was (overwritten here) and as it is now."""
+        self.before.append(_square_sum(before))
+        self.moved.append(_square_sum(before.sub_(after)))
+
+
+def _square_sum(piece: torch.Tensor) -> torch.Tensor:
+    # A dot product is much faster than a norm in float64, and as good for pieces this short.
+    flat = piece.reshape(-1)
+    return torch.dot(flat, flat)
+
+
+def _move_parameters_(
+    module: nn.Module, initial: Mapping[str, torch.Tensor], alpha: float, squares: _Squares | None
+) -> None:
+    parameters = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+    _check(parameters, initial, alpha, "parameter")
+    if alpha == 0:
+        return
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            _move_(parameter.detach(), _fetch(initial, name, parameter, "parameter"), alpha, squares)
+
+
+def _check(targets: Mapping[str, torch.Tensor], initial: Mapping[str, torch.Tensor], alpha: float, kind: str) -> None:
+    """Raises what can be known without reading a tensor from a disk."""
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha, the share of the way back to the initial weights, must be in [0, 1], but is {alpha}")
+    available = set(initial)
+    shape_of = getattr(initial, "shape_of", None)
+    for name, target in targets.items():
+        if name not in available:
+            found = f"{len(available)} names such as {min(available)!r}" if available else "nothing"
+            raise KeyError(
+                f"{kind} {name!r} has no initial value: `initial` must map the names of this module's {kind}s to "
+                f"tensors, but holds {found}"
+            )
+        if shape_of is not None:
+            _check_shape(name, target, shape_of(name), kind)
+        elif isinstance(initial, dict):
+            _check_shape(name, target, initial[name].shape, kind)
+
+
+def _check_shape(name: str, target: torch.Tensor, shape: tuple[int, ...], kind: str) -> None:
+    if tuple(target.shape) != tuple(shape):
+        raise ValueError(
+            f"{kind} {name!r} has the shape {tuple(target.shape)}, but its initial value has {tuple(shape)}; "
+            "the initial values are those of another model"
+        )
+
+
+def _fetch(initial: Mapping[str, torch.Tensor], name: str, target: torch.Tensor, kind: str) -> torch.Tensor:
+    source = initial[name].detach()
+    _check_shape(name, target, source.shape, kind)
+    return source.to(target.device)
+
+
+def _move_(target: torch.Tensor, source: torch.Tensor, alpha: float, squares: _Squares | None) -> None:
+    compute_dtype = torch.promote_types(target.dtype, torch.float32)
+    scratch: torch.Tensor | None = None
+    for part, toward in _chunks(target, source):
+        before = None if squares is None else part.to(compute_dtype, copy=True)
+        if alpha == 1:
+            part.copy_(toward)
+        else:
+            # Product and sum stay separate operations: one fused multiply-add would round differently.
+            if scratch is None or scratch.shape != part.shape:
+                scratch = torch.empty_like(part, dtype=compute_dtype)
+            torch.mul(toward.to(compute_dtype), alpha, out=scratch)
+            if part.dtype == compute_dtype:
+                part.mul_(1 - alpha).add_(scratch)
+            else:
+                part.copy_(part.to(compute_dtype).mul_(1 - alpha).add_(scratch))
+        if squares is not None and before is not None:
+            squares.add(before, part)
+
+
+def _chunks(target: torch.Tensor, source: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Matching flat pieces of both; the whole tensors where the memory of either is not one run of elements."""
+    if not (target.is_contiguous() and source.is_contiguous()):
+        return iter([(target, source)])
+    size = _CPU_CHUNK if target.device.type == "cpu" else _DEVICE_CHUNK
+    return zip(target.view(-1).split(size), source.view(-1).split(size), strict=True)
