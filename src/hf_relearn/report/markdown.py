@@ -1,0 +1,68 @@
+"""Small pieces of Markdown: tables, cells, numbers, lists of words."""
+
+from collections.abc import Sequence
+from numbers import Integral
+from typing import Any
+
+from hf_relearn.report.files import without_local_paths
+from hf_relearn.report.series import finite
+
+MISSING = "–"
+
+
+def text(value: Any) -> str:
+    """A value as running text on one line: no local paths, and nothing that Markdown or HTML would take as markup."""
+    plain = " ".join(without_local_paths(value).split())
+    for mark in "\\`*|[]$":
+        plain = plain.replace(mark, "\\" + mark)
+    return plain.replace("<", "&lt;")
+
+
+def prose(value: str) -> str:
+    """A sentence that may hold Markdown, on one line and without local paths."""
+    return " ".join(without_local_paths(value).split())
+
+
+def code(value: Any) -> str:
+    """A value as inline code, safe inside a table cell and without local paths."""
+    plain = " ".join(without_local_paths(value).split()).replace("`", "'").replace("|", "\\|")
+    return f"`{plain}`" if plain else ""
+
+
+def number(value: Any, digits: int = 3) -> str:
+    """A number for a table: whole numbers with thousands separators, others rounded; a dash where there is none."""
+    finite_value = finite(value)
+    if finite_value is None:
+        return MISSING
+    if isinstance(value, Integral) or (finite_value.is_integer() and abs(finite_value) >= 100):
+        return f"{int(finite_value):,}"
+    return f"{finite_value:.{digits}f}"
+
+
+def percent(value: Any) -> str:
+    """A share as whole per cent, a dash where there is none."""
+    share = finite(value)
+    if share is None:
+        return MISSING
+    return "under 1 %" if 0 < share < 0.005 else f"{100 * share:.0f} %"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, numeric_from: int = 1) -> str:
+    """A Markdown table whose columns from `numeric_from` on are right-aligned; cells must be escaped already."""
+    rule = [":---" if place < numeric_from else "---:" for place in range(len(header))]
+    return "\n".join("| " + " | ".join(row) + " |" for row in [header, rule, *rows])
+
+
+def listed(words: Sequence[str]) -> str:
+    """Words as an enumeration: `a`, `a and b`, `a, b and c`."""
+    return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1] if words else ""
+
+
+def metric_label(key: str) -> str:
+    """A metric's key for a reader: `unimodal_audio_accuracy` becomes `audio alone: accuracy`."""
+    rest = key.removeprefix("unimodal_")
+    if rest != key and "_" in rest:
+        for metric in ("accuracy", "f1_macro", "f1_weighted", "loss"):
+            if rest.endswith(f"_{metric}"):
+                return f"{text(rest.removesuffix(f'_{metric}'))} alone: {metric.replace('_', ' ')}"
+    return text(key.replace("_", " "))

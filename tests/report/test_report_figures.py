@@ -1,0 +1,158 @@
+"""What the figures of a run show, and that no input makes them fail otherwise than with a sentence."""
+
+import io
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+from PIL import Image
+
+from hf_relearn.report.diagnosis_figures import alpha_figure, purity_figure
+from hf_relearn.report.series import evaluation_series, modality_order
+from hf_relearn.report.theme import NothingToDraw, modality_colors, render_png, spread
+from hf_relearn.report.training_figures import accuracy_figure
+
+
+def texts(figure):
+    """Every text of a figure's panels, titles included."""
+    return [text.get_text() for axes in figure.axes for text in [*axes.texts, axes.title, axes._left_title]]
+
+
+def solid_curve(axes):
+    """x and y of the first solid line in a panel that has more than two points."""
+    for line in axes.lines:
+        if line.get_linestyle() == "-" and len(line.get_xdata()) > 2:
+            return list(line.get_xdata()), list(line.get_ydata())
+    raise AssertionError("no solid curve")
+
+
+def assert_drawn(figure, colors=60):
+    content = render_png(figure)
+    assert content.startswith(b"\x89PNG") and len(content) > 5_000
+    image = Image.open(io.BytesIO(content))
+    assert image.width >= 1400
+    assert len(image.getcolors(1 << 24)) > colors
+
+
+@pytest.mark.parametrize("modalities", [["audio"], ["audio", "vision"], ["a", "b", "c", "d", "e"]])
+def test_purity_has_one_panel_for_each_modality(make_run, modalities):
+    figure = purity_figure(make_run(modalities))
+    shown = [axes for axes in figure.axes if axes.axison]
+    assert [axes._left_title.get_text() for axes in shown] == modalities
+    assert len({axes.get_ylim() for axes in shown}) == 1
+    assert_drawn(figure)
+
+
+def test_purity_shows_the_recorded_values_and_strengths(make_run):
+    records = make_run(["audio"])
+    figure = purity_figure(records)
+    epochs, values = solid_curve(figure.axes[0])
+    assert epochs == [4, 8, 12, 16]
+    assert values == pytest.approx([record["modalities"]["audio"]["train_purity"] for record in records])
+    labels = texts(figure)
+    assert {"train", "held out", "chance"} <= set(labels)
+    assert f"α {records[0]['modalities']['audio']['alpha']:.2f}" in labels
+
+
+def test_purity_of_one_record_and_of_sixty(make_run):
+    assert_drawn(purity_figure(make_run(epochs=[])))
+    figure = purity_figure(make_run(epochs=range(1, 60)))
+    assert_drawn(figure)
+    strengths = [label for label in texts(figure) if label.replace("α ", "").startswith("0.")]
+    assert 4 < len(strengths) < 40  # those that fit, not one for each of 118
+
+
+def test_purity_skips_nan_and_missing_values(make_run):
+    records = make_run(["audio"])
+    records[1]["modalities"]["audio"]["train_purity"] = float("nan")
+    del records[2]["modalities"]["audio"]["train_purity"]
+    records.append({"epoch": None, "modalities": {"audio": None}})
+    figure = purity_figure([*records, *make_run(["audio"], epochs=[20])])
+    assert solid_curve(figure.axes[0])[0] == [4, 16, 20, 24]
+    assert_drawn(figure)
+
+
+def test_a_run_without_diagnosis_has_no_purity_figure(make_record, make_entry):
+    nothing = dict.fromkeys(["train_purity", "val_purity", "gap", "diagnosed_alpha"])
+    records = [make_record(4.0, {"audio": make_entry(alpha=0.9, **nothing)})]
+    with pytest.raises(NothingToDraw, match="no record holds a purity"):
+        purity_figure(records)
+    assert "0.90" in texts(alpha_figure(records))
+
+
+def test_alpha_shows_strength_distance_and_what_the_diagnosis_asked_for(make_record, make_entry):
+    set_strength = make_entry(alpha=0.9, distance=0.31)
+    figure = alpha_figure([make_record(4.0, {"audio": set_strength, "vision": make_entry(0.6, 0.5)})])
+    assert {"0.90", "Δθ 31 %"} <= set(texts(figure))
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "audio",
+        "vision",
+        "asked for by the diagnosis",
+    ]
+    assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == ["epoch 4"]
+    assert_drawn(figure)
+
+
+def test_alpha_of_many_points_carries_no_numbers(make_run):
+    figure = alpha_figure(make_run(epochs=range(1, 61)))
+    assert not [label for label in texts(figure) if label.startswith("0.")]
+    assert len(figure.axes[0].get_xticks()) <= 13
+    assert_drawn(figure)
+
+
+def test_no_point_means_no_alpha_figure(make_run):
+    with pytest.raises(NothingToDraw, match="no encoder was moved"):
+        alpha_figure(make_run(epochs=[]))
+
+
+def test_accuracy_names_the_fused_model_and_each_modality(make_run, make_log):
+    log = make_log()
+    figure = accuracy_figure(make_run(), log)
+    last = log[-1]
+    assert f"fused {last['eval_accuracy']:.2f}" in texts(figure)
+    assert f"audio alone {last['eval_unimodal_audio_accuracy']:.2f}" in texts(figure)
+    assert "re-learning points" in texts(figure)
+    assert_drawn(figure)
+
+
+def test_accuracy_of_one_evaluation_and_of_none(make_log):
+    assert_drawn(accuracy_figure([], make_log(epochs=1)))
+    with pytest.raises(NothingToDraw, match="no validation accuracy"):
+        accuracy_figure([], [{"step": 1, "epoch": 0.1, "loss": 2.0, "eval_accuracy": float("nan")}])
+
+
+def test_a_second_evaluation_of_a_step_does_not_replace_the_first():
+    log = [
+        {"epoch": 2.0, "eval_accuracy": 0.5},
+        {"epoch": 1.0, "eval_accuracy": 0.7},
+        {"epoch": 2, "eval_accuracy": 0.7},
+    ]
+    epochs, values = evaluation_series(log, "eval_accuracy")
+    assert epochs.tolist() == [1.0, 2.0] and values.tolist() == [0.7, 0.5]
+
+
+def test_a_modality_keeps_its_colour_in_every_figure(make_run, make_log):
+    records, log = make_run(["audio", "vision"]), make_log(["vision", "audio"])
+    colors = modality_colors(modality_order(records, log))
+    purity, accuracy = purity_figure(records), accuracy_figure(records, log)
+    for axes in purity.axes:
+        assert to_hex(axes._left_title.get_color()) == colors[axes._left_title.get_text()]
+    for text in accuracy.axes[0].texts:
+        name = text.get_text().split(" alone")[0]
+        if name in colors:
+            assert to_hex(text.get_color()) == colors[name]
+
+
+def test_names_are_never_read_as_formulas_and_global_style_is_left_alone(make_run):
+    before = dict(matplotlib.rcParams)
+    assert_drawn(purity_figure(make_run(["$broken^{", "音声"])))
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_line_labels_are_moved_apart_in_order():
+    moved = spread([0.5, 0.1, 0.5, 0.49], 0.1)
+    assert moved[1] == 0.1
+    assert np.diff(sorted(moved)).min() >= 0.1 - 1e-9
+    assert moved[3] < moved[0] < moved[2]
+    assert sum(moved) == pytest.approx(1.59)

@@ -1,0 +1,116 @@
+"""The words that a report finds for a diagnosis."""
+
+import pytest
+
+from hf_relearn.report.reading import read_modality, read_run
+
+
+def test_over_trained_and_moved(make_record, make_entry):
+    text = read_modality([make_record(20.0, {"audio": make_entry(0.91, 0.62, alpha=0.58)})], "audio")
+    assert text.startswith("**audio**: purity 0.91 on the training part, 0.62 held out at epoch 20: over-trained.")
+    assert "Moved 58 % of the way back to its initial weights at epoch 20" in text
+    assert "chance" not in text.lower()
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "verdict"),
+    [
+        (0.90, 0.60, ": over-trained."),
+        (0.70, 0.60, ": somewhat over-trained."),
+        (0.62, 0.60, ": hardly any gap, so not over-trained."),
+        (0.60, 0.62, ": hardly any gap, so not over-trained."),
+        (0.60, 0.75, ": purer held out than in training, so not over-trained."),
+        (0.23, 0.24, ": hardly purer than chance on either part, so these features do not separate the classes."),
+    ],
+)
+def test_verdict_follows_from_the_purities(make_record, make_entry, train, val, verdict):
+    assert verdict in read_modality([make_record(20.0, {"m": make_entry(train, val)})], "m")
+
+
+def test_a_purer_held_out_part_is_moved_all_the_same_and_said_so(make_record, make_entry):
+    entry = make_entry(0.6, 0.75)
+    assert "whatever its sign" in read_modality([make_record(20.0, {"m": entry})], "m")
+    assert "whatever its sign" not in read_modality([make_record(20.0, {"m": entry}, "record")], "m")
+
+
+def test_chance_that_makes_most_of_a_gap_is_named(make_record, make_entry):
+    chance = {"train_chance_purity": 0.06, "val_chance_purity": 0.18}
+    entry = make_entry(0.30, 0.45, **chance)
+    text = read_modality([make_record(20.0, {"m": entry})], "m")
+    assert "the gap tells little of over-training" in text
+    assert "Chance alone makes 0.12 of this gap of 0.15" in text
+    assert "matched" in text
+    same_size = read_modality([make_record(20.0, {"m": entry}, train_size=120)], "m")
+    assert "Chance alone" in same_size and "matched" not in same_size
+    # A chance that pulls the other way hides a part of the gap and explains nothing.
+    assert "Chance" not in read_modality([make_record(20.0, {"m": make_entry(0.45, 0.30, **chance)})], "m")
+
+
+def test_a_set_strength_is_told_from_the_diagnosed_one(make_record, make_entry):
+    entry = make_entry(0.8, 0.6, alpha=0.9)
+    text = read_modality([make_record(epoch, {"m": entry}) for epoch in (4.0, 8.0, 12.0)], "m")
+    assert "Moved 90 % of the way back to its initial weights at epochs 4, 8 and 12" in text
+    assert "a set strength, where the diagnosis asked for 54 % at the last point." in text
+
+
+def test_a_run_without_diagnosis_tells_only_of_the_movement(make_record, make_entry):
+    nothing = dict.fromkeys(["train_purity", "val_purity", "gap", "diagnosed_alpha"])
+    text = read_modality([make_record(4.0, {"m": make_entry(alpha=0.9, **nothing)})], "m")
+    assert (
+        text == "**m**: not diagnosed. Moved 90 % of the way back to its initial weights at epoch 4: a set strength."
+    )
+
+
+def test_different_strengths_and_many_points(make_record, make_entry):
+    alphas = [0.2, 0.5, 0.4, 0.3, 0.6]
+    records = [
+        make_record(float(place), {"m": make_entry(alpha=alpha, diagnosed_alpha=alpha)})
+        for place, alpha in enumerate(alphas, start=1)
+    ]
+    assert "Moved 20 %, 50 % and 40 % of the way back to its initial weights at epochs 1, 2 and 3." in read_modality(
+        records[:3], "m"
+    )
+    assert "Moved between 20 % and 60 % of the way back to its initial weights at 5 points." in read_modality(
+        records, "m"
+    )
+
+
+def test_not_moved_is_said(make_record, make_entry):
+    still = make_entry(alpha=0.0, diagnosed_alpha=0.0)
+    assert "It was left where it was at every point." in read_modality([make_record(4.0, {"m": still})], "m")
+    assert "only observed" in read_modality([make_record(4.0, {"m": still}, "end")], "m")
+
+
+def test_the_gap_is_followed_from_first_to_last(make_record, make_entry):
+    records = [make_record(4.0, {"m": make_entry(0.9, 0.6)}), make_record(8.0, {"m": make_entry(0.9, 0.8)}, "end")]
+    assert "The gap went from 0.30 at epoch 4 to 0.10 at epoch 8." in read_modality(records, "m")
+    records[1]["modalities"]["m"]["val_purity"] = 0.61
+    assert "The gap stayed near 0.29" in read_modality(records, "m")
+
+
+def test_nan_purity_and_missing_epoch(make_record, make_entry):
+    text = read_modality(
+        [make_record(None, {"m": make_entry(float("nan"), 0.5, alpha=0.3, diagnosed_alpha=0.3)})], "m"
+    )
+    assert text == "**m**: no usable purity was recorded. Moved 30 % of the way back to its initial weights."
+    assert read_modality([make_record(4.0, {"other": make_entry()})], "m") == "**m**: neither diagnosed nor moved."
+
+
+def test_the_run_in_one_line(make_record, make_entry):
+    def line(records):
+        return read_run(records, ["audio", "vision"], epochs=16.0, steps=1800)
+
+    point = make_record(4.0, {"audio": make_entry()})
+    who = "**audio** and **vision** over 16 epochs (1,800 steps)"
+    assert line([]) == f"Joint training of {who}, without diagnosis and without re-learning."
+    assert (
+        line([{**point, "kind": "end"}]) == f"Joint training of {who}, with 1 diagnosis recorded and no re-learning."
+    )
+    assert line([point]) == (
+        f"Training of {who}, re-learnt at 1 point (epoch 4) with the strength that the diagnosis asked for."
+    )
+    constant = make_record(8.0, {"audio": make_entry(alpha=0.9)})
+    assert line([constant, constant]).endswith("re-learnt at 2 points (epochs 8 and 8) with a set strength.")
+    assert read_run([], [], epochs=None, steps=None) == (
+        "Joint training of a model, without diagnosis and without re-learning."
+    )
