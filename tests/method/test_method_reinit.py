@@ -169,7 +169,10 @@ def test_distance_is_the_one_moved(dtype, small_chunks):
     before = torch.cat([p.detach().double().flatten() for p in model.parameters()])
     distance = soft_reinit_with_distance_(model, initial, 0.01)
     moved = torch.cat([p.detach().double().flatten() for p in model.parameters()]) - before
-    assert distance == pytest.approx(float(moved.norm() / before.norm()), rel=1e-5)
+    rounding = 1e-5 if dtype != torch.bfloat16 else 0.1  # the way of so small a step is mostly rounding there
+    assert distance == pytest.approx(float(moved.norm() / before.norm()), rel=rounding)
+    target = torch.cat([initial[name].double().flatten() for name, _ in model.named_parameters()])
+    assert distance == pytest.approx(float(0.01 * (target - before).norm() / before.norm()), rel=1e-5)
 
 
 def test_distance_at_the_edges():

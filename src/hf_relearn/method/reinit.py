@@ -8,7 +8,7 @@ from torch import nn
 
 # Elements moved at a time. On a CPU the scratch memory of a chunk then stays in the cache, which makes the update
 # more than twice as fast as whole tensors; on an accelerator the chunk only bounds the scratch memory.
-_CPU_CHUNK = 2**18
+_CPU_CHUNK = 2**17
 _DEVICE_CHUNK = 2**24
 
 
@@ -45,15 +45,17 @@ def soft_reinit_with_distance_(module: nn.Module, initial: Mapping[str, torch.Te
         alpha: as for `soft_reinit_`.
 
     Returns:
-        ||theta_new - theta_old|| / ||theta_old|| over the trained parameters, summed up in float64; 0 when nothing
-        moved, infinity when parameters that were all zero did.
+        ||theta_new - theta_old|| / ||theta_old|| over the trained parameters, computed as alpha times the distance to
+        the initial values, before any rounding to the storage type; 0 when nothing moved, infinity when parameters
+        that were all zero did.
 
     Raises:
         ValueError, KeyError: as `soft_reinit_`.
     """
     squares = _Squares()
     _move_parameters_(module, initial, alpha, squares)
-    moved, before = (math.sqrt(sum(float(square) for square in sums)) for sums in (squares.moved, squares.before))
+    apart, before = (math.sqrt(sum(float(square) for square in sums)) for sums in (squares.apart, squares.before))
+    moved = alpha * apart
     if moved == 0:
         return 0.0
     return moved / before if before else math.inf
@@ -104,12 +106,13 @@ class _Squares:
 
     def __init__(self) -> None:
         self.before: list[torch.Tensor] = []
-        self.moved: list[torch.Tensor] = []
+        self.apart: list[torch.Tensor] = []
 
-    def add(self, before: torch.Tensor, after: torch.Tensor) -> None:
-        """Adds a piece as it was (overwritten here) and as it is now."""
-        self.before.append(_square_sum(before))
-        self.moved.append(_square_sum(before.sub_(after)))
+    def add(self, part: torch.Tensor, toward: torch.Tensor, scratch: torch.Tensor) -> None:
+        """Adds a piece as it is before it moves, and its distance from where it moves to."""
+        torch.sub(toward, part, out=scratch)
+        self.before.append(_square_sum(part))
+        self.apart.append(_square_sum(scratch))
 
 
 def _square_sum(piece: torch.Tensor) -> torch.Tensor:
@@ -167,20 +170,19 @@ def _move_(target: torch.Tensor, source: torch.Tensor, alpha: float, squares: _S
     compute_dtype = torch.promote_types(target.dtype, torch.float32)
     scratch: torch.Tensor | None = None
     for part, toward in _chunks(target, source):
-        before = None if squares is None else part.to(compute_dtype, copy=True)
+        if scratch is None or scratch.shape != part.shape:
+            scratch = torch.empty_like(part, dtype=compute_dtype)
+        wide = part.to(compute_dtype)  # the piece itself where it is that wide already
+        if squares is not None:
+            squares.add(wide, toward.to(compute_dtype), scratch)
         if alpha == 1:
             part.copy_(toward)
-        else:
-            # Product and sum stay separate operations: one fused multiply-add would round differently.
-            if scratch is None or scratch.shape != part.shape:
-                scratch = torch.empty_like(part, dtype=compute_dtype)
-            torch.mul(toward.to(compute_dtype), alpha, out=scratch)
-            if part.dtype == compute_dtype:
-                part.mul_(1 - alpha).add_(scratch)
-            else:
-                part.copy_(part.to(compute_dtype).mul_(1 - alpha).add_(scratch))
-        if squares is not None and before is not None:
-            squares.add(before, part)
+            continue
+        # Product and sum stay separate operations: one fused multiply-add would round differently.
+        torch.mul(toward.to(compute_dtype), alpha, out=scratch)
+        wide.mul_(1 - alpha).add_(scratch)
+        if wide is not part:
+            part.copy_(wide)
 
 
 def _chunks(target: torch.Tensor, source: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
