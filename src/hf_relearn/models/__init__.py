@@ -1,0 +1,21 @@
+"""Floor 2: the fusion model, its configuration and its processor."""
+
+from transformers import AutoConfig, AutoModel, AutoProcessor
+
+from .configuration_multimodal import ModalityConfig, MultimodalConfig
+from .modeling_multimodal import MultimodalForClassification, MultimodalModel
+from .processing_augmentation import Augmentation
+from .processing_multimodal import MultimodalProcessor
+
+AutoConfig.register(MultimodalConfig.model_type, MultimodalConfig)
+AutoModel.register(MultimodalConfig, MultimodalModel)
+AutoProcessor.register(MultimodalConfig, MultimodalProcessor)
+
+__all__ = [
+    "Augmentation",
+    "ModalityConfig",
+    "MultimodalConfig",
+    "MultimodalForClassification",
+    "MultimodalModel",
+    "MultimodalProcessor",
+]

@@ -1,0 +1,260 @@
+"""`from_backbones`: what it takes, what it leaves alone and what it refuses."""
+
+import copy
+import shutil
+
+import pytest
+import torch
+from tiny import ast_config, resnet_config, vit_config
+from transformers import (
+    AutoModel,
+    BertConfig,
+    CLIPConfig,
+    Dinov2Config,
+    VideoMAEConfig,
+    ViTForImageClassification,
+    ViTImageProcessorPil,
+    ViTModel,
+)
+
+from hf_relearn import MultimodalForClassification, MultimodalModel, MultimodalProcessor
+
+build = MultimodalForClassification.from_backbones
+TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+
+
+def state(module) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+
+
+def same(first: dict, second: dict) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.fixture
+def pretrained(tmp_path):
+    """A folder with weights that a random initialisation does not give, and a preprocessor beside them."""
+    backbone = ViTModel(vit_config(), add_pooling_layer=False)
+    with torch.no_grad():
+        for parameter in backbone.parameters():
+            parameter.add_(3.0)
+    backbone.save_pretrained(tmp_path / "vit")
+    ViTImageProcessorPil(size={"height": 16, "width": 16}, image_mean=[0.1, 0.2, 0.3]).save_pretrained(
+        tmp_path / "vit"
+    )
+    return backbone, tmp_path / "vit"
+
+
+def test_a_folder_gives_its_weights_and_its_preprocessor(pretrained):
+    backbone, folder = pretrained
+
+    for source in (folder, str(folder)):
+        model = build({"vision": source, "audio": ast_config()})
+        assert same(state(model.encoders["vision"].backbone), state(backbone))
+
+    processor = MultimodalProcessor.from_model(model.config, {"vision": folder})
+    settings = processor.modalities["vision"]["image_processor"]
+    assert settings["image_mean"] == [0.1, 0.2, 0.3]
+    smaller = MultimodalProcessor.from_model(model.config, {"vision": folder}, {"vision": {"image_size": 8}})
+    settings = smaller.modalities["vision"]["image_processor"]
+    assert (settings["image_mean"], settings["size"]) == ([0.1, 0.2, 0.3], {"height": 8, "width": 8})
+
+
+def test_a_given_preprocessor_is_taken_without_looking_for_another():
+    model = build({"vision": vit_config()})
+    settings = {"image_processor_type": "ViTImageProcessorPil", "size": {"height": 4, "width": 4}}
+
+    # the Hub id does not exist, and nothing is asked of it
+    processor = MultimodalProcessor.from_model(
+        model.config, {"vision": "nobody/no-such-model"}, {"vision": {"image_processor": settings}}
+    )
+
+    assert processor.modalities["vision"]["image_processor"] == settings
+
+
+def test_a_folder_with_a_configuration_only_gives_random_weights(pretrained):
+    backbone, folder = pretrained
+    (folder / "model.safetensors").unlink()
+
+    torch.manual_seed(0)
+    first = build({"vision": folder})
+    torch.manual_seed(0)
+    again = build({"vision": vit_config()})
+
+    assert same(state(first), state(again))
+    assert not same(state(first.encoders["vision"].backbone), state(backbone))
+
+
+def test_weights_in_another_format_are_not_mistaken_for_none(pretrained):
+    _, folder = pretrained
+    shutil.move(folder / "model.safetensors", folder / "pytorch_model.bin")
+
+    with pytest.raises(OSError, match="safetensors"):
+        build({"vision": folder})
+
+
+@pytest.mark.parametrize("config", [vit_config(), ast_config(), resnet_config()], ids=["vit", "ast", "resnet"])
+def test_a_model_object_is_used_as_it_is(config):
+    backbone = AutoModel.from_config(config)
+    before = state(backbone)
+
+    model = build({"m": backbone}, unimodal_loss_weight=1.0)
+
+    after = state(model.encoders["m"].backbone)
+    assert model.encoders["m"].backbone is backbone
+    assert all(torch.equal(tensor, before[name]) for name, tensor in after.items())
+    assert {name for name in before if not name.startswith("pooler.")} == after.keys()
+
+
+def test_a_saved_model_has_the_tensors_of_the_one_built_from_an_object_with_a_pooling_layer(tmp_path):
+    backbone = ViTModel(vit_config())
+    assert backbone.pooler is not None
+
+    model = build({"vision": backbone})
+    model.save_pretrained(tmp_path)
+
+    assert same(state(MultimodalForClassification.from_pretrained(tmp_path)), state(model))
+
+
+def test_a_pooling_layer_that_is_used_stays():
+    model = build({"vision": vit_config()}, modality_options={"vision": {"pooling": "pooler"}})
+
+    assert any(name.startswith("pooler.") for name in state(model.encoders["vision"].backbone))
+
+
+def test_the_model_comes_in_evaluation_mode_and_random_generators_decide_new_weights_only():
+    torch.manual_seed(1)
+    first = build({"a": ast_config(), "v": vit_config()})
+    torch.manual_seed(1)
+    again = build({"a": ast_config(), "v": vit_config()})
+    torch.manual_seed(2)
+    other = build({"a": ast_config(), "v": vit_config()})
+
+    assert not any(module.training for module in first.modules())
+    assert same(state(first), state(again))
+    assert not torch.equal(first.classifier.weight, other.classifier.weight)
+
+
+def test_backbone_kwargs_reach_folders_and_configurations(pretrained):
+    _, folder = pretrained
+    kwargs = {"dtype": torch.bfloat16, "attn_implementation": "eager"}
+
+    model = build({"vision": folder, "audio": ast_config()}, backbone_kwargs=kwargs, unimodal_loss_weight=1.0)
+
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    for encoder in model.encoders.values():
+        assert encoder.backbone.config._attn_implementation == "eager"
+    inputs = {"vision_pixel_values": torch.zeros(2, 3, 16, 16), "audio_input_values": torch.zeros(2, 16, 16)}
+    output = model(**{name: value.bfloat16() for name, value in inputs.items()}, labels=torch.tensor([0, 1]))
+    assert output.logits.dtype == torch.bfloat16
+    assert output.loss.dtype == torch.float32
+
+
+def test_backbones_saved_in_half_precision_come_in_float32(pretrained):
+    _, folder = pretrained
+    ViTModel(vit_config(), add_pooling_layer=False).half().save_pretrained(folder)
+
+    model = build({"vision": folder, "random": vit_config(dtype="bfloat16"), "audio": ast_config()})
+
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+def test_model_objects_of_two_dtypes_are_refused():
+    half = AutoModel.from_config(vit_config()).bfloat16()
+
+    with pytest.raises(ValueError, match="'vision': 'torch.bfloat16'.*one"):
+        build({"audio": ast_config(), "vision": half})
+
+
+def test_the_base_model_is_built_alike():
+    model = MultimodalModel.from_backbones({"audio": ast_config(), "vision": vit_config(hidden_size=8)})
+
+    output = model(audio_input_values=torch.zeros(2, 16, 16), vision_pixel_values=torch.zeros(2, 3, 16, 16))
+
+    assert output.fused.shape == (2, 24)
+    assert torch.equal(output.fused, torch.cat([output.features["audio"], output.features["vision"]], dim=1))
+
+
+def test_an_image_backbone_may_hear():
+    options = {"audio": {"kind": "audio"}}
+    model = build({"audio": resnet_config(num_channels=1)}, modality_options=options)
+
+    assert model.config.modalities["audio"].kind == "audio"
+    assert model(audio_pixel_values=torch.zeros(2, 1, 30, 20)).logits.shape == (2, 2)
+
+
+def test_what_is_no_backbone_is_refused():
+    with pytest.raises(ValueError, match="at least one modality"):
+        build({})
+    with pytest.raises(TypeError, match="'vision': a backbone is a Hub id.*not int"):
+        build({"vision": 3})
+    with pytest.raises(TypeError, match="not Linear"):
+        build({"vision": torch.nn.Linear(2, 2)})
+    with pytest.raises(OSError, match="no-such-folder"):
+        build({"vision": "./no-such-folder"})
+
+
+def test_options_that_mean_nothing_are_refused():
+    with pytest.raises(ValueError, match=r"modality_options names \['sound'\], but the modalities are \['vision'\]"):
+        build({"vision": vit_config()}, modality_options={"sound": {}})
+    with pytest.raises(
+        ValueError, match=r"'vision': unknown options \['frames'\]; known are kind, pooling, num_frames"
+    ):
+        build({"vision": vit_config()}, modality_options={"vision": {"frames": 2}})
+    with pytest.raises(ValueError, match="'audio': num_frames is 2, but ASTModel sees no images"):
+        build({"audio": ast_config()}, modality_options={"audio": {"num_frames": 2}})
+    with pytest.raises(ValueError, match="'vision': kind is 'text', but ViTModel encodes vision"):
+        build({"vision": vit_config()}, modality_options={"vision": {"kind": "text"}})
+
+
+@pytest.mark.parametrize("name", ["front view", "labels", "keys", 3])
+def test_a_name_is_checked_before_anything_is_loaded(name):
+    with pytest.raises(ValueError, match=repr(name)):
+        build({name: "nobody/no-such-model"})
+
+
+def test_one_object_under_two_names_is_refused():
+    backbone = AutoModel.from_config(vit_config())
+
+    with pytest.raises(ValueError, match="'left' and 'right' share one backbone object"):
+        build({"left": backbone, "right": backbone})
+    assert build({"left": backbone, "right": copy.deepcopy(backbone)}).config.modalities.keys() == {"left", "right"}
+
+
+def test_backbones_that_this_release_cannot_fuse_are_refused_by_name():
+    towers = {"text_config": {**TINY, "bos_token_id": 0, "eos_token_id": 1}, "vision_config": TINY}
+    video = VideoMAEConfig(**TINY, image_size=16, patch_size=8, num_frames=2)
+    for config, message in (
+        (BertConfig(**TINY, vocab_size=50), "BertModel encodes text: this release fuses audio and image backbones"),
+        (CLIPConfig(**towers), r"CLIPModel takes several kinds of input \(text, vision\)"),
+        (video, "VideoMAEModel makes no feature of pixel_values of shape"),
+    ):
+        with pytest.raises(ValueError, match=f"modality 'm': {message}"):
+            build({"m": config})
+
+
+def test_a_model_with_a_head_is_refused_since_its_saved_form_could_not_be_read():
+    with pytest.raises(ValueError, match="ViTForImageClassification is not what AutoModel builds.*without a head"):
+        build({"vision": ViTForImageClassification(vit_config())})
+
+
+def test_properties_that_live_in_the_backbones_are_gathered():
+    model = build({"audio": ast_config(), "vision": vit_config(), "image": Dinov2Config(**TINY, image_size=28)})
+
+    assert {"ASTLayer", "ViTLayer", "Dinov2Layer"} <= set(model._no_split_modules)
+    assert "ASTLayer" not in set(build({"vision": vit_config()})._no_split_modules)  # not kept on the class
+    assert model.main_input_name == "audio_input_values"
+
+
+def test_no_parameter_belongs_to_two_encoders_and_none_is_counted_twice():
+    model = build({"left": vit_config(), "right": vit_config(), "audio": ast_config()}, unimodal_loss_weight=1.0)
+
+    by_encoder = [{id(parameter) for parameter in encoder.parameters()} for encoder in model.encoders.values()]
+    names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
+
+    assert len(set().union(*by_encoder)) == sum(map(len, by_encoder))
+    assert len(names) == len(list(model.parameters()))
+    heads = sum(parameter.numel() for parameter in model.unimodal_heads.parameters())
+    encoders = sum(encoder.backbone.num_parameters() for encoder in model.encoders.values())
+    classifier = model.classifier.weight.numel() + model.classifier.bias.numel()
+    assert model.num_parameters() == encoders + heads + classifier
