@@ -207,8 +207,9 @@ def _draw_lollipop(axes: Axes, x: float, entry: Record, color: str, lollipops: i
     axes.vlines(x, 0, alpha, color=color, linewidth=size / 3, alpha=0.55)
     axes.plot(x, alpha, "o", color=color, markersize=size, clip_on=False, zorder=3)
     diagnosed = finite(entry.get("diagnosed_alpha"))
-    overridden = diagnosed is not None and abs(diagnosed - alpha) > 0.005
-    if overridden:
+    overridden = False
+    if diagnosed is not None and abs(diagnosed - alpha) > 0.005:
+        overridden = True
         axes.plot(x, diagnosed, "o", mfc="white", mec=color, markersize=size * 0.65, clip_on=False, zorder=2.5)
     if lollipops <= MOST_STRENGTHS:
         with_distance = distance is not None and lollipops <= MOST_DISTANCES
