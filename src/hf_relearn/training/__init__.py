@@ -1,0 +1,20 @@
+"""Floor 3: the Trainer, its callback and arguments."""
+
+from hf_relearn.training.arguments import RelearnSettings, RelearnTrainingArguments
+from hf_relearn.training.callback import RelearnCallback
+from hf_relearn.training.collator import MultimodalCollator
+from hf_relearn.training.history import HISTORY_FILE, read_history
+from hf_relearn.training.metrics import classification_metrics, load_metric
+from hf_relearn.training.trainer import MultimodalRelearnTrainer
+
+__all__ = [
+    "HISTORY_FILE",
+    "MultimodalCollator",
+    "MultimodalRelearnTrainer",
+    "RelearnCallback",
+    "RelearnSettings",
+    "RelearnTrainingArguments",
+    "classification_metrics",
+    "load_metric",
+    "read_history",
+]

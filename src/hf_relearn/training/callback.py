@@ -1,0 +1,238 @@
+"""The callback that diagnoses and re-learns while a Trainer trains."""
+
+import logging
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from hf_relearn.method import InitialWeights, ModalityDiagnosis, NonFiniteFeaturesError
+from hf_relearn.training.arguments import RelearnSettings, constant_alphas
+from hf_relearn.training.diagnoser import Diagnoser, Verdict
+from hf_relearn.training.encoders import chosen_encoders, module_names
+from hf_relearn.training.features import FeatureFunction
+from hf_relearn.training.history import points_taken, write_history
+from hf_relearn.training.record import describe_record, log_values, make_record
+from hf_relearn.training.relearning import relearn_encoders, reset_optimizer_state
+from hf_relearn.training.run_files import (
+    checkpoint_folder,
+    earlier_records,
+    find_initial_weights,
+    note_initial_weights,
+    output_folder,
+    write_initial_weights,
+)
+from hf_relearn.training.schedule import RelearnSchedule, whole_epoch
+
+logger = logging.getLogger(__name__)
+
+Encoders = Mapping[str, nn.Module] | Callable[[nn.Module], Mapping[str, nn.Module]]
+
+
+class RelearnCallback(TrainerCallback):
+    """Diagnosing & re-learning for any `Trainer` and any model.
+
+    At the start of the epoch (or step) that follows each interval, the uni-modal features of both parts are
+    extracted and diagnosed, and each encoder is moved back towards its initial weights by its strength (arXiv
+    2407.09705, section 3). The record stands in `relearn_history.jsonl` in the output directory and in `log_history`.
+
+    Args:
+        encoders: modality -> encoder module, or a function that gives this mapping for a model.
+        feature_function: (model, batch) -> modality -> (batch, d) tensor, the uni-modal features; `batch` is what
+            the data collator makes, on the model's device.
+        diagnosis_dataset: the diagnosing part, held out of training. None is possible with `relearn_alpha` only.
+        num_classes: clusters of the K-means; None counts the classes of both parts.
+        settings: a `RelearnSettings`; or give its fields as keywords.
+        train_dataset, collate_fn: of the training part; None takes those of the Trainer's training data loader. A
+            collator with `without_augmentation()` is used without augmentation.
+        log: where the values go; None appends them to `log_history`. Trackers get them too if this is the `log`
+            method of the Trainer, as `MultimodalRelearnTrainer` does.
+        **fields: fields of `RelearnSettings`, such as `relearn_interval=2`.
+
+    Attributes:
+        checkpoint_folder: the checkpoint from which a run resumes. None looks in the Trainer's output directory, so
+            it has to be set only for a checkpoint elsewhere; `MultimodalRelearnTrainer` sets it.
+
+    Raises:
+        TypeError: for fields beside `settings`.
+        ValueError: at the start of training, for an unknown modality, a parameter shared by two encoders, missing
+            diagnosing samples, labels that are no integers, or a resumed run whose initial weights are not there.
+    """
+
+    def __init__(
+        self,
+        encoders: Encoders,
+        feature_function: FeatureFunction,
+        diagnosis_dataset: Any = None,
+        *,
+        num_classes: int | None = None,
+        settings: RelearnSettings | None = None,
+        train_dataset: Any = None,
+        collate_fn: Callable[[list], Any] | None = None,
+        log: Callable[[dict[str, float]], None] | None = None,
+        **fields: Any,
+    ):
+        self.encoders = encoders
+        self.feature_function = feature_function
+        self.diagnosis_dataset = diagnosis_dataset
+        self.num_classes = num_classes
+        if settings is not None and fields:
+            raise TypeError(f"give settings or {', '.join(fields)}, not both")
+        self.settings = settings or RelearnSettings(**fields)
+        self.settings.check()
+        self.train_dataset = train_dataset
+        self.collate_fn = collate_fn
+        self.log = log
+        self.checkpoint_folder: str | None = None
+        self.diagnoser: Diagnoser | None = None
+        self._warned_of_features = False
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: nn.Module,
+        train_dataloader: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        settings = self.settings
+        self._schedule = RelearnSchedule(
+            settings.relearn_strategy,
+            settings.relearn_interval,
+            settings.relearn_max_times,
+            num_epochs=state.num_train_epochs,
+            num_steps=state.max_steps,
+        )
+        self._initial: InitialWeights | None = None
+        resumed_from = None
+        if state.global_step > 0:
+            resumed_from = Path(self.checkpoint_folder or checkpoint_folder(args, state))
+        if settings.relearn_strategy != "no" or settings.diagnosis_interval:
+            modules = self.encoders(model) if callable(self.encoders) else self.encoders
+            self._encoders = chosen_encoders(modules, settings.relearn_modalities)
+            self._names = module_names(model, self._encoders)
+            self._alphas = constant_alphas(settings.relearn_alpha, list(self._encoders))
+            if message := self._schedule.why_no_point():
+                warnings.warn(message, stacklevel=2)
+            self.diagnoser = self._make_diagnoser(args, train_dataloader)
+            if self._schedule.planned():
+                if resumed_from is not None:
+                    self._initial = find_initial_weights(output_folder(args), resumed_from, model)
+                else:
+                    self._initial = write_initial_weights(args, model, self._names.values())
+        self._records = earlier_records(output_folder(args), resumed_from, state.global_step) if resumed_from else []
+        if args.should_save:
+            write_history(output_folder(args), self._records)
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: nn.Module, **kwargs: Any
+    ) -> None:
+        # A run resumed in the middle of an epoch begins that epoch again, at a broken number.
+        completed = whole_epoch(state.epoch)
+        if not completed:
+            return
+        by_epoch = self._schedule.strategy == "epoch"
+        due = self._schedule.is_due(completed if by_epoch else state.global_step, points_taken(self._records))
+        if due and by_epoch:
+            self._take_point(args, state, model, kwargs.get("optimizer"))
+        elif not due and self.settings.diagnosis_interval and completed % self.settings.diagnosis_interval == 0:
+            self._diagnose_only(args, state, model, "record")
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: nn.Module, **kwargs: Any
+    ) -> None:
+        taken = points_taken(self._records)
+        if self._schedule.strategy == "steps" and self._schedule.is_due(state.global_step, taken):
+            self._take_point(args, state, model, kwargs.get("optimizer"))
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: nn.Module, **kwargs: Any
+    ) -> None:
+        over = state.global_step >= state.max_steps or control.should_training_stop
+        if over and self.settings.diagnosis_interval:
+            self._diagnose_only(args, state, model, "end")
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        folder = checkpoint_folder(args, state)
+        if args.should_save and folder.is_dir():
+            write_history(folder, self._records)
+            if self._initial is not None:
+                note_initial_weights(folder, self._initial.fingerprint)
+
+    def _take_point(self, args: TrainingArguments, state: TrainerState, model: nn.Module, optimizer: Any) -> None:
+        verdict = self._verdict(model)
+        if verdict is None and self._alphas is None:
+            return
+        diagnosed = verdict.modalities if verdict else {}
+        alphas = self._alphas or {name: diagnosed[name].alpha for name in self._encoders}
+        assert self._initial is not None
+        moved = relearn_encoders(
+            self._encoders, self._names, self._initial, alphas, self.settings.relearn_buffers == "interpolate"
+        )
+        if self.settings.relearn_optimizer_state == "reset":
+            reset_optimizer_state(optimizer, [self._encoders[name] for name in alphas if alphas[name] > 0])
+        self._keep(args, state, "point", verdict, diagnosed, alphas, moved)
+
+    def _diagnose_only(self, args: TrainingArguments, state: TrainerState, model: nn.Module, kind: str) -> None:
+        verdict = self._verdict(model)
+        if verdict is not None:
+            nothing = dict.fromkeys(self._encoders, 0.0)
+            self._keep(args, state, kind, verdict, verdict.modalities, nothing, nothing)
+
+    def _verdict(self, model: nn.Module) -> Verdict | None:
+        """Diagnose, or None where there is nothing to diagnose with, or features that are not finite."""
+        if self.diagnoser is None:
+            return None
+        try:
+            return self.diagnoser(model)
+        except NonFiniteFeaturesError as error:
+            if not self._warned_of_features:
+                warnings.warn(f"no diagnosis is possible, and training goes on without it: {error}", stacklevel=2)
+                self._warned_of_features = True
+            return None
+
+    def _keep(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        kind: str,
+        verdict: Verdict | None,
+        diagnosed: Mapping[str, ModalityDiagnosis],
+        alphas: Mapping[str, float],
+        moved: Mapping[str, float],
+    ) -> None:
+        record = make_record(state.global_step, state.epoch, kind, verdict, diagnosed, alphas, moved, self.diagnoser)
+        self._records.append(record)
+        if args.should_save:
+            write_history(output_folder(args), self._records)
+            for line in describe_record(record):
+                logger.info(line)
+        values = log_values(record)
+        if self.log is not None:
+            self.log(values)
+        else:
+            state.log_history.append({**values, "epoch": state.epoch, "step": state.global_step})
+
+    def _make_diagnoser(self, args: TrainingArguments, train_dataloader: Any) -> Diagnoser | None:
+        if self.diagnosis_dataset is None:
+            if self._alphas is None and self._schedule.planned():
+                raise ValueError(
+                    "no diagnosing part: give a diagnosis data set, hold one out (--diagnosis_fraction), take the "
+                    "evaluation set (--diagnosis_source eval), or set a constant --relearn_alpha"
+                )
+            return None
+        train_dataset = self.train_dataset if self.train_dataset is not None else train_dataloader.dataset
+        return Diagnoser(
+            self.feature_function,
+            train_dataset,
+            self.diagnosis_dataset,
+            self.collate_fn or train_dataloader.collate_fn,
+            self.settings,
+            args,
+            num_classes=self.num_classes,
+            modalities=list(self._encoders),
+        )

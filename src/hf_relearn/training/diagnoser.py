@@ -1,0 +1,162 @@
+"""Diagnosing a model: which samples are looked at, their features, and the verdict that reaches every process."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from accelerate.utils import broadcast_object_list
+from torch import nn
+from transformers import TrainingArguments
+
+from hf_relearn.method import ModalityDiagnosis, NonFiniteFeaturesError, diagnose, stratified_indices
+from hf_relearn.training.arguments import RelearnSettings
+from hf_relearn.training.features import FeatureFunction, extract_features
+from hf_relearn.training.labels import dataset_labels, label_names
+
+
+@dataclass(frozen=True)
+class PartFeatures:
+    """Features of one part: modality -> (n, d) float32 (empty but on the first process), and labels (n,)."""
+
+    features: Mapping[str, np.ndarray]
+    labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a diagnosis gave: per modality, and the seconds that it and its clustering took."""
+
+    modalities: Mapping[str, ModalityDiagnosis]
+    seconds: float
+    kmeans_seconds: float
+
+
+class Diagnoser:
+    """Diagnoses a model on a training part and a diagnosing part, in the same way each time.
+
+    Args:
+        feature_function: (model, batch) -> modality -> (batch, d) tensor.
+        train_dataset, diagnosis_dataset: the two parts, map-style.
+        collate_fn: rows -> batch; if it has `without_augmentation()`, that is used, and its `label_column`, if any.
+        settings: `diagnosis_sampling`, `diagnosis_max_samples`, `diagnosis_n_init`, `relearn_lambda`.
+        args: batch size, device, processes, workers, seed.
+        num_classes: clusters of the K-means; None counts the classes of both parts.
+        modalities: those to diagnose; None for all that the feature function gives.
+
+    Raises:
+        ValueError: as `dataset_labels`; the message names the part.
+    """
+
+    def __init__(
+        self,
+        feature_function: FeatureFunction,
+        train_dataset: Any,
+        diagnosis_dataset: Any,
+        collate_fn: Callable[[list], Any],
+        settings: RelearnSettings,
+        args: TrainingArguments,
+        num_classes: int | None = None,
+        modalities: list[str] | None = None,
+    ):
+        self.feature_function = feature_function
+        self.parts = {"training": train_dataset, "diagnosing": diagnosis_dataset}
+        plain = getattr(collate_fn, "without_augmentation", None)
+        self.collate_fn = plain() if plain else collate_fn
+        self.settings = settings
+        self.args = args
+        self._num_classes = num_classes
+        self.modalities = modalities
+        # Read at once, so that what is wrong with them shows before training, not at the first point.
+        self.labels = {part: self._read_labels(part) for part in self.parts}
+
+    @cached_property
+    def num_classes(self) -> int:
+        """Number of classes, and so of clusters."""
+        return self._num_classes or len(np.unique(np.concatenate(list(self.labels.values()))))
+
+    @cached_property
+    def indices(self) -> dict[str, np.ndarray]:
+        """The samples of each part that are looked at: the same at every point."""
+        bound = self.settings.diagnosis_max_samples
+        sizes = {part: min(len(labels), bound or len(labels)) for part, labels in self.labels.items()}
+        if self.settings.diagnosis_sampling == "matched":
+            sizes["training"] = min(sizes.values())
+        return {
+            part: stratified_indices(labels, sizes[part], self.args.seed)
+            if sizes[part] < len(labels)
+            else np.arange(len(labels))
+            for part, labels in self.labels.items()
+        }
+
+    def features(self, model: nn.Module) -> dict[str, PartFeatures]:
+        """Extract both parts' features, keyed `"training"` and `"diagnosing"`; call it on every process."""
+        parts = {}
+        for part, dataset in self.parts.items():
+            features = extract_features(
+                model,
+                self.feature_function,
+                dataset,
+                self.indices[part].tolist(),
+                self.collate_fn,
+                batch_size=self.args.per_device_eval_batch_size,
+                device=self.args.device,
+                process_index=self.args.process_index,
+                num_processes=self.args.world_size,
+                num_workers=self.args.dataloader_num_workers,
+                seed=self.args.seed,
+                description=f"Features of the {part} part",
+                progress=not self.args.disable_tqdm,
+            )
+            kept = {name: features[name] for name in features if self.modalities is None or name in self.modalities}
+            parts[part] = PartFeatures(kept, self.labels[part][self.indices[part]])
+        return parts
+
+    def __call__(self, model: nn.Module) -> Verdict:
+        """Diagnose a model; call it on every process. The first clusters, and all get its verdict.
+
+        Raises:
+            NonFiniteFeaturesError: on every process, if features are NaN or infinite.
+            ValueError: on every process, if the diagnosis is impossible.
+        """
+        start = time.perf_counter()
+        parts = self.features(model)
+        extracted = time.perf_counter()
+        outcome: list[Any] = [None]
+        if self.args.process_index == 0:
+            try:
+                outcome = [self._diagnose(parts)]
+            except ValueError as error:
+                outcome = [error]
+        broadcast_object_list(outcome)
+        if isinstance(outcome[0], NonFiniteFeaturesError):
+            raise NonFiniteFeaturesError(*outcome[0].args)
+        if isinstance(outcome[0], ValueError):
+            raise ValueError(*outcome[0].args)
+        end = time.perf_counter()
+        return Verdict(outcome[0], seconds=end - start, kmeans_seconds=end - extracted)
+
+    def _read_labels(self, part: str) -> np.ndarray:
+        try:
+            return dataset_labels(self.parts[part], label_names(self.collate_fn))
+        except ValueError as error:
+            raise ValueError(f"the {part} part cannot be diagnosed: {error}") from error
+
+    def _diagnose(self, parts: dict[str, PartFeatures]) -> dict[str, ModalityDiagnosis]:
+        training, diagnosing = parts["training"], parts["diagnosing"]
+        if missing := [name for name in self.modalities or [] if name not in training.features]:
+            raise ValueError(
+                f"the feature function gives no features of {', '.join(missing)}, for which there are encoders: use "
+                "the same modality names in both"
+            )
+        return diagnose(
+            training.features,
+            training.labels,
+            diagnosing.features,
+            diagnosing.labels,
+            self.num_classes,
+            relearn_lambda=self.settings.relearn_lambda,
+            n_init=self.settings.diagnosis_n_init,
+        )

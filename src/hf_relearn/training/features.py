@@ -1,0 +1,107 @@
+"""Uni-modal features of a whole part, in eval mode, across processes, without leaving a trace."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import gather, send_to_device
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+
+from hf_relearn.training.random_state import preserved_random_state
+
+FeatureFunction = Callable[[nn.Module, Any], Mapping[str, Tensor]]
+
+
+def extract_features(
+    model: nn.Module,
+    feature_function: FeatureFunction,
+    dataset: Any,
+    indices: Sequence[int],
+    collate_fn: Callable[[list], Any],
+    *,
+    batch_size: int,
+    device: torch.device,
+    process_index: int = 0,
+    num_processes: int = 1,
+    num_workers: int = 0,
+    seed: int = 0,
+    description: str = "features",
+    progress: bool = True,
+) -> dict[str, np.ndarray]:
+    """Uni-modal features of some samples of a data set.
+
+    Batches are the same whatever the number of processes, which share them out; so the features are the same to the
+    bit. Model mode, random generators and gradients are afterwards as before. A data set or a model that draws random
+    numbers even here draws the same ones each time, so that a resumed run diagnoses as the uninterrupted one did.
+
+    Args:
+        model: called through `feature_function` only.
+        feature_function: (model, batch) -> modality -> (batch, d) tensor.
+        dataset: map-style data set.
+        indices: the samples wanted, in the order wanted.
+        collate_fn: rows -> batch, without augmentation.
+        batch_size: samples per forward pass of one process.
+        device: where batches are sent.
+        process_index, num_processes: this process among those that call together.
+        num_workers: of the data loader.
+        seed: of every random generator meanwhile.
+        description: of the progress bar, which the first process shows if `progress`.
+
+    Returns:
+        On the first process modality -> (number of indices, d) float32; on the others an empty mapping.
+    """
+    chunks = [list(indices[start : start + batch_size]) for start in range(0, len(indices), batch_size)]
+    rounds = -(-len(chunks) // num_processes)
+    # Every process makes as many forward passes, which sharded models need; surplus ones repeat the first batch.
+    turns = range(process_index, rounds * num_processes, num_processes)
+    mine = [chunks[turn] if turn < len(chunks) else chunks[0] for turn in turns]
+    loader = DataLoader(
+        dataset, batch_sampler=mine, collate_fn=collate_fn, num_workers=num_workers, generator=torch.Generator()
+    )
+    parts: dict[str, list[np.ndarray]] = {}
+    with leaving_no_trace(model, seed), torch.no_grad():
+        model.eval()
+        bar = tqdm(loader, desc=description, disable=not (progress and process_index == 0), leave=False)
+        for batch in bar:
+            features = feature_function(model, send_to_device(batch, device))
+            for name, values in features.items():
+                parts.setdefault(name, []).append(_gathered(values, batch_size, num_processes))
+    if process_index != 0:
+        return {}
+    sizes = [len(chunk) for chunk in chunks]
+    return {name: _in_order(batches, sizes, batch_size, num_processes) for name, batches in parts.items()}
+
+
+@contextmanager
+def leaving_no_trace(model: nn.Module, seed: int) -> Iterator[None]:
+    """Restore the training mode of every module and the state of every random generator; seed them meanwhile."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        with preserved_random_state(seed):
+            yield
+    finally:
+        # From the root down, and through train(): some towers cache what depends on their weights until then.
+        for module, training in modes:
+            if module.training != training:
+                module.train(training)
+
+
+def _gathered(values: Tensor, batch_size: int, num_processes: int) -> np.ndarray:
+    """This round's features of all processes, (processes · batch size, d), short batches padded with zeros."""
+    values = values.detach().float()
+    if num_processes > 1:
+        padded = values.new_zeros((batch_size, *values.shape[1:]))
+        padded[: len(values)] = values
+        values = gather(padded)
+    return values.cpu().numpy()
+
+
+def _in_order(batches: list[np.ndarray], sizes: list[int], batch_size: int, num_processes: int) -> np.ndarray:
+    if num_processes == 1:
+        return np.concatenate(batches)
+    padded = np.concatenate(batches).reshape(-1, batch_size, *batches[0].shape[1:])
+    return np.concatenate([padded[number, :size] for number, size in enumerate(sizes)])

@@ -1,0 +1,69 @@
+"""The record of a run: `relearn_history.jsonl`, one JSON line per diagnosis or point."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+HISTORY_FILE = "relearn_history.jsonl"
+
+
+def read_history(folder: str | os.PathLike) -> list[dict[str, Any]]:
+    """Read a run's records, oldest first; none if the run has no file yet.
+
+    Each record holds `step`, `epoch`, `kind` (`point`: encoders were moved; `record` and `end`: diagnosis only),
+    `train_size`, `diagnosis_size`, `num_classes`, `seconds`, `kmeans_seconds` and, under `modalities`, per modality
+    `train_purity`, `val_purity`, `train_chance_purity`, `val_chance_purity`, `gap`, `diagnosed_alpha` (None where
+    nothing was diagnosed), `alpha` (the strength applied) and `distance` (relative distance moved).
+
+    Raises:
+        ValueError: for a line that is no JSON object; the message names file and line.
+    """
+    path = Path(folder) / HISTORY_FILE
+    if not path.is_file():
+        return []
+    records = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            record = json.loads(line)
+            record["step"], record["kind"], record["modalities"]
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise ValueError(f"{path}, line {number}: not a record of a diagnosis ({error})") from error
+        records.append(record)
+    return records
+
+
+def write_history(folder: str | os.PathLike, records: Sequence[dict[str, Any]]) -> None:
+    """Replace a run's records as a whole: the file is either the old or the new one, never half of it."""
+    write_text_atomically(Path(folder) / HISTORY_FILE, "".join(json.dumps(record) + "\n" for record in records))
+
+
+def records_before(records: Sequence[dict[str, Any]], step: int) -> list[dict[str, Any]]:
+    """The records that a run resumed at `step` keeps.
+
+    A point at `step` came after the checkpoint of that step and will be taken again; the diagnosis at the end of a
+    run came before it.
+    """
+    return [
+        record for record in records if record["step"] < step or (record["step"] == step and record["kind"] == "end")
+    ]
+
+
+def points_taken(records: Sequence[dict[str, Any]]) -> int:
+    """How many of the records are re-learning points."""
+    return sum(record["kind"] == "point" for record in records)
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """Write a small text file that appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,86 @@
+"""Labels of a data set, and the division of a training set into a training and a diagnosing part."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from torch.utils.data import IterableDataset, Subset
+
+from hf_relearn.method import stratified_split
+from hf_relearn.training.random_state import preserved_random_state
+
+LABEL_NAMES = ("label", "labels")
+
+
+def label_names(collate_fn: Callable | None) -> Sequence[str]:
+    """Columns in which to look for labels: the collator's `label_column` where it has one."""
+    column = getattr(collate_fn, "label_column", None)
+    return LABEL_NAMES if column is None else (column,)
+
+
+def dataset_labels(dataset: Any, names: Sequence[str] = LABEL_NAMES) -> np.ndarray:
+    """Integer labels of a map-style data set, in order.
+
+    A column of a `datasets.Dataset` is read without decoding anything else; the rows of any other data set are
+    visited one by one, and random numbers that they draw leave no trace.
+
+    Args:
+        dataset: `datasets.Dataset`, a torch data set of mappings, or a `Subset` of one.
+        names: the label column, the first of these that is there.
+
+    Returns:
+        (n,) int64.
+
+    Raises:
+        ValueError: if the data set is a stream, is empty, has rows that are no mappings or no label column, or labels
+            that are no integers.
+    """
+    if isinstance(dataset, IterableDataset) or not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+        raise ValueError(
+            f"{type(dataset).__name__} is a stream, of which no part can be drawn: use a map-style data set, or train "
+            "without a diagnosis (--diagnosis_fraction 0 with --relearn_alpha or --relearn_strategy no)"
+        )
+    if len(dataset) == 0:
+        raise ValueError("the data set is empty: it has no labels")
+    if isinstance(dataset, Subset) and hasattr(dataset.dataset, "column_names"):
+        return dataset_labels(dataset.dataset, names)[np.asarray(dataset.indices)]
+    with preserved_random_state():
+        columns = getattr(dataset, "column_names", None)
+        if columns is None:
+            row = dataset[0]
+            if not isinstance(row, Mapping):
+                raise ValueError(
+                    f"a row of {type(dataset).__name__} is a {type(row).__name__}, which does not tell the label: let "
+                    f"the data set give mappings with {' or '.join(map(repr, names))}"
+                )
+            columns = list(row)
+        name = next((name for name in names if name in columns), None)
+        if name is None:
+            raise ValueError(f"no label column: looked for {', '.join(names)} among {', '.join(columns)}")
+        if hasattr(dataset, "column_names"):
+            labels = np.asarray(dataset.with_format("numpy", columns=[name])[:][name])
+        else:
+            labels = np.asarray([dataset[index][name] for index in range(len(dataset))])
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(
+            f"the column {name!r} holds {labels.dtype} values of shape {labels.shape[1:] or '()'}: purity needs one "
+            "integer class per sample"
+        )
+    return labels.astype(np.int64)
+
+
+def select(dataset: Any, indices: np.ndarray) -> Any:
+    """Some rows of a data set: a memory-mapped view of a `datasets.Dataset`, a `Subset` of any other."""
+    if hasattr(dataset, "select"):
+        return dataset.select(indices)
+    return Subset(dataset, [int(index) for index in indices])
+
+
+def hold_out(dataset: Any, fraction: float, seed: int, names: Sequence[str] = LABEL_NAMES) -> tuple[Any, Any]:
+    """Divide a training set into (training part, diagnosing part), stratified by label and seeded.
+
+    Raises:
+        ValueError: as `dataset_labels`, or if the fraction leaves one part empty.
+    """
+    kept, held_out = stratified_split(dataset_labels(dataset, names), fraction, seed)
+    return select(dataset, kept), select(dataset, held_out)

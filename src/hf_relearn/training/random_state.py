@@ -1,0 +1,47 @@
+"""Keeping every random generator as it was."""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+
+@contextmanager
+def preserved_random_state(seed: int | None = None) -> Iterator[None]:
+    """Restore the generators of Python, NumPy and torch (CPU and accelerators) at the end.
+
+    Args:
+        seed: what all of them are seeded with inside; None leaves them as they are.
+    """
+    python_state, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    device_states = _device_states()
+    try:
+        if seed is not None:
+            random.seed(seed)
+            np.random.seed(seed % 2**32)
+            torch.manual_seed(seed)
+        yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+        torch.set_rng_state(torch_state)
+        if device_states is not None:
+            _restore_device_states(device_states)
+
+
+def _device_states() -> list[torch.Tensor] | None:
+    """States of all accelerators of the present kind; None where there is none."""
+    if not torch.accelerator.is_available():
+        return None
+    module = torch.get_device_module()
+    return module.get_rng_state_all() if hasattr(module, "get_rng_state_all") else [module.get_rng_state()]
+
+
+def _restore_device_states(states: list[torch.Tensor]) -> None:
+    module = torch.get_device_module()
+    if hasattr(module, "set_rng_state_all"):
+        module.set_rng_state_all(states)
+    else:  # a kind of which a machine has one only
+        module.set_rng_state(states[0])

@@ -1,0 +1,45 @@
+"""Applying a point: encoders move towards their initial weights, and the optimizer forgets if asked to."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import nn
+
+from hf_relearn.method import InitialWeights, interpolate_buffers_, soft_reinit_with_distance_
+
+
+def relearn_encoders(
+    encoders: Mapping[str, nn.Module],
+    names: Mapping[str, str],
+    initial: InitialWeights,
+    alphas: Mapping[str, float],
+    interpolate_buffers: bool,
+) -> dict[str, float]:
+    """Move every encoder by its strength.
+
+    Args:
+        encoders: modality -> encoder.
+        names: modality -> full name of the encoder in the model, under which its initial weights are stored.
+        initial: the store of initial weights.
+        alphas: modality -> strength in [0, 1].
+        interpolate_buffers: move floating-point buffers too.
+
+    Returns:
+        modality -> relative distance moved, ||θ_new - θ_old|| / ||θ_old||.
+    """
+    moved = {}
+    for modality, encoder in encoders.items():
+        own = initial.subset(names[modality])
+        moved[modality] = soft_reinit_with_distance_(encoder, own, alphas[modality])
+        if interpolate_buffers:
+            interpolate_buffers_(encoder, own, alphas[modality])
+    return moved
+
+
+def reset_optimizer_state(optimizer: Any, modules: Iterable[nn.Module]) -> None:
+    """Drop the optimizer's state (momentum and the like) of the trained parameters of some modules."""
+    state = getattr(optimizer, "optimizer", optimizer).state  # accelerate wraps the optimizer
+    for module in modules:
+        for parameter in module.parameters():
+            if parameter.requires_grad:
+                state.pop(parameter, None)

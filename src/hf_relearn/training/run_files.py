@@ -1,0 +1,102 @@
+"""What a checkpoint tells of its run, so that two runs in one folder cannot mix up initial weights or records."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from accelerate.utils import broadcast_object_list
+from torch import nn
+from transformers import TrainerState, TrainingArguments
+
+from hf_relearn.method import InitialWeights, InitialWeightsError
+from hf_relearn.training.history import HISTORY_FILE, read_history, records_before, write_text_atomically
+
+CHECKPOINT_FILE = "relearn_run.json"
+
+
+def output_folder(args: TrainingArguments) -> Path:
+    """The Trainer's output directory."""
+    assert args.output_dir is not None  # the arguments fill in a default
+    return Path(args.output_dir)
+
+
+def checkpoint_folder(args: TrainingArguments, state: TrainerState) -> Path:
+    """Where the Trainer saves the checkpoint of the present step."""
+    return output_folder(args) / f"checkpoint-{state.global_step}"
+
+
+def earlier_records(output_dir: Path, checkpoint: Path, step: int) -> list[dict[str, Any]]:
+    """Records that a run resumed at `step` from a checkpoint keeps.
+
+    They are read from the checkpoint, since another run in the same output directory may have replaced the records
+    there; from the output directory if the checkpoint holds none.
+    """
+    folder = checkpoint if (checkpoint / HISTORY_FILE).is_file() else output_dir
+    return records_before(read_history(folder), step)
+
+
+def note_initial_weights(checkpoint: Path, fingerprint: str) -> None:
+    """Write into a checkpoint which initial weights its run has."""
+    write_text_atomically(checkpoint / CHECKPOINT_FILE, json.dumps({"initial_weights": fingerprint}) + "\n")
+
+
+def noted_initial_weights(checkpoint: Path) -> str | None:
+    """Fingerprint of the initial weights that a checkpoint belongs to, or None if it does not say."""
+    path = checkpoint / CHECKPOINT_FILE
+    return json.loads(path.read_text(encoding="utf-8"))["initial_weights"] if path.is_file() else None
+
+
+def find_initial_weights(output_dir: Path, checkpoint: Path, model: nn.Module) -> InitialWeights:
+    """The initial weights of the run that wrote a checkpoint, from the output directory or beside the checkpoint.
+
+    Raises:
+        InitialWeightsError: if they are not there, the checkpoint does not say which they are, or they are those of
+            another model. Neither the resumed weights nor another run's are ever taken for initial ones.
+    """
+    fingerprint = noted_initial_weights(checkpoint)
+    if fingerprint is None:
+        raise InitialWeightsError(
+            f"cannot resume from {checkpoint}: it has no {CHECKPOINT_FILE}, which says what the run's initial weights "
+            "were, so the run was saved without re-learning. Resume with --relearn_strategy no, or start afresh; with "
+            "a Trainer of your own and a checkpoint outside its output_dir, set RelearnCallback.checkpoint_folder"
+        )
+    found = [path for folder in (output_dir, checkpoint.parent) for path in InitialWeights.find(folder)]
+    for path in found:
+        if fingerprint in path.name:
+            initial = InitialWeights.load(path)
+            initial.check_matches(model)
+            return initial
+    raise InitialWeightsError(
+        f"cannot resume from {checkpoint}: the run's initial weights _initial_weights-{fingerprint}.safetensors are "
+        f"not in {output_dir} (found {', '.join(sorted({path.name for path in found})) or 'none'}). Copy the file "
+        "there, resume with --relearn_strategy no, or start afresh; the checkpoint's own weights are trained ones and "
+        "cannot stand in"
+    )
+
+
+def remove_stale_initial_weights(output_dir: Path, current: InitialWeights) -> None:
+    """Delete initial weights of earlier runs in this folder that none of its checkpoints needs any more."""
+    needed = {noted_initial_weights(checkpoint) for checkpoint in output_dir.glob("checkpoint-*")}
+    if None in needed:
+        return
+    for path in InitialWeights.find(output_dir):
+        if path.name != current.path.name and not any(str(fingerprint) in path.name for fingerprint in needed):
+            path.unlink()
+
+
+def write_initial_weights(args: TrainingArguments, model: nn.Module, prefixes: Iterable[str]) -> InitialWeights:
+    """Write a starting run's initial weights, once for all processes, and remove those that nothing needs any more.
+
+    Args:
+        args: of the Trainer.
+        model: before its first training step.
+        prefixes: full names of the encoders.
+    """
+    path: list[Any] = [None]
+    if args.process_index == 0:
+        initial = InitialWeights.save(model, output_folder(args), prefixes=prefixes)
+        remove_stale_initial_weights(output_folder(args), initial)
+        path = [initial.path]
+    broadcast_object_list(path)
+    return InitialWeights.load(path[0])

@@ -1,0 +1,231 @@
+"""The Trainer: it prepares the diagnosing part, adds the callback, and measures each modality by itself."""
+
+import logging
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+from transformers import PreTrainedModel, Trainer
+
+from hf_relearn.models import MultimodalProcessor
+from hf_relearn.training.arguments import RelearnTrainingArguments
+from hf_relearn.training.callback import RelearnCallback
+from hf_relearn.training.checkpoints import can_reload, reload_weights
+from hf_relearn.training.collator import MultimodalCollator
+from hf_relearn.training.diagnoser import Diagnoser, PartFeatures
+from hf_relearn.training.evaluation import UnimodalEvaluation
+from hf_relearn.training.labels import LABEL_NAMES, hold_out, label_names
+from hf_relearn.training.metrics import classification_metrics
+from hf_relearn.training.sampler import ReturningDataset, ReturningSampler
+from hf_relearn.training.schedule import RelearnSchedule
+
+logger = logging.getLogger(__name__)
+
+
+class MultimodalRelearnTrainer(Trainer):
+    """`Trainer` that diagnoses and re-learns a `MultimodalForClassification`.
+
+    Beyond `Trainer`'s own arguments:
+
+    Args:
+        args: `RelearnTrainingArguments`; it says when and how.
+        data_collator: None makes a `MultimodalCollator` of the processor. A collator with `without_augmentation()`
+            augments training batches only.
+        diagnosis_dataset: the diagnosing part. None takes it from where `args.diagnosis_source` says.
+        compute_metrics: None computes accuracy, macro and weighted F1.
+
+    Evaluation also reports `unimodal_<modality>_accuracy`: that of the uni-modal head, or of a linear probe fitted on
+    the latest training features where the model has no heads. Neither costs a forward pass.
+
+    Raises:
+        ValueError: if there is no diagnosing part where one is needed, or one is asked for from a stream.
+    """
+
+    args: RelearnTrainingArguments
+
+    def __init__(
+        self,
+        model: PreTrainedModel | nn.Module | None = None,
+        args: RelearnTrainingArguments | None = None,
+        data_collator: Callable[[list], Any] | None = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: MultimodalProcessor | None = None,
+        *,
+        diagnosis_dataset: Any = None,
+        compute_metrics: Callable | None = classification_metrics,
+        **kwargs: Any,
+    ):
+        if args is None:
+            args = RelearnTrainingArguments()
+        if data_collator is None and processing_class is not None:
+            data_collator = MultimodalCollator(processing_class)
+        if diagnosis_dataset is None and train_dataset is not None:
+            names = label_names(data_collator)
+            train_dataset, diagnosis_dataset = divide(args, train_dataset, eval_dataset, names)
+        if args.diagnosis_return and train_dataset is not None:
+            if diagnosis_dataset is None:
+                raise ValueError("--diagnosis_return has nothing to give back: raise --diagnosis_fraction above 0")
+            train_dataset = ReturningDataset(train_dataset, diagnosis_dataset)
+        self.diagnosis_dataset = diagnosis_dataset
+        super().__init__(
+            model,
+            args,
+            data_collator,
+            train_dataset,
+            eval_dataset,
+            processing_class,
+            compute_metrics=compute_metrics,
+            **kwargs,
+        )
+        self.unimodal = UnimodalEvaluation()
+        self.relearn_callback = RelearnCallback(
+            encoders=lambda model: self.accelerator.unwrap_model(model).encoders,
+            feature_function=multimodal_features,
+            diagnosis_dataset=diagnosis_dataset,
+            num_classes=getattr(getattr(self.model, "config", None), "num_labels", None),
+            settings=args.relearn_settings(),
+            train_dataset=self._training_part(),
+            collate_fn=self.data_collator,
+            log=self.log,
+        )
+        self.add_callback(self.relearn_callback)
+
+    def part_features(self) -> dict[str, PartFeatures]:
+        """Uni-modal features of both parts with the present weights, keyed `"training"` and `"diagnosing"`.
+
+        Raises:
+            ValueError: if the trainer has no diagnosing part.
+        """
+        if self.diagnosis_dataset is None:
+            raise ValueError("the trainer has no diagnosing part whose features could be shown")
+        diagnoser = Diagnoser(
+            multimodal_features,
+            self._training_part(),
+            self.diagnosis_dataset,
+            self.data_collator,
+            self.args.relearn_settings(),
+            self.args,
+        )
+        assert self.model is not None
+        return diagnoser.features(self.model)
+
+    def _training_part(self) -> Any:
+        dataset = self.train_dataset
+        return dataset.datasets[0] if isinstance(dataset, ReturningDataset) else dataset
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> torch.utils.data.Sampler | None:
+        dataset = train_dataset if train_dataset is not None else self.train_dataset
+        if not isinstance(dataset, ReturningDataset):
+            return super()._get_train_sampler(train_dataset)
+        seed = self.args.data_seed if self.args.data_seed is not None else self.args.seed
+        return ReturningSampler(dataset.train_size, dataset.diagnosis_size, self._return_epoch(len(dataset)), seed)
+
+    def _return_epoch(self, train_size: int) -> int | None:
+        """The first epoch that starts at or after the last point; None if no point comes."""
+        args = self.args
+        round_batches = math.floor if args.dataloader_drop_last else math.ceil
+        batches = round_batches(train_size / (args.train_batch_size * args.world_size))
+        steps_per_epoch = max(1, math.ceil(batches / args.gradient_accumulation_steps))
+        num_steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * steps_per_epoch)
+        schedule = RelearnSchedule(
+            args.relearn_strategy,
+            args.relearn_interval,
+            args.relearn_max_times,
+            num_epochs=math.ceil(num_steps / steps_per_epoch),
+            num_steps=num_steps,
+        )
+        points = schedule.planned()
+        if not points:
+            return None
+        return points[-1] if args.relearn_strategy == "epoch" else math.ceil(points[-1] / steps_per_epoch)
+
+    def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
+        with self._without_augmentation():
+            return super().get_eval_dataloader(eval_dataset)
+
+    def get_test_dataloader(self, test_dataset: Dataset) -> DataLoader:
+        with self._without_augmentation():
+            return super().get_test_dataloader(test_dataset)
+
+    @contextmanager
+    def _without_augmentation(self) -> Iterator[None]:
+        collator = self.data_collator
+        plain = getattr(collator, "without_augmentation", None)
+        self.data_collator = plain() if plain else collator
+        try:
+            yield
+        finally:
+            self.data_collator = collator
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any
+    ) -> Any:
+        labels = inputs.get("labels")
+        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
+        self.unimodal.observe(outputs, labels, training=model.training, accelerator=self.accelerator)
+        return (loss, outputs) if return_outputs else loss
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        prefix = kwargs.get("metric_key_prefix", "eval")
+        self.unimodal.begin()
+        output = super().evaluation_loop(*args, **kwargs)
+        accuracies = {f"{prefix}_unimodal_{name}_accuracy": a for name, a in self.unimodal.finish().items()}
+        return output._replace(metrics={**(output.metrics or {}), **accuracies})
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        folder = os.path.join(self._get_output_dir(trial), f"checkpoint-{self.state.global_step}")
+        self.unimodal.save(folder, self.args.process_index)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        self.relearn_callback.checkpoint_folder = resume_from_checkpoint
+        self.unimodal.load(resume_from_checkpoint, self.args.process_index)
+        target = self.model if model is None else model
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled or not can_reload(target):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            reload_weights(target, resume_from_checkpoint)
+
+    def _load_best_model(self) -> None:
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled or not can_reload(self.model):
+            super()._load_best_model()
+        else:
+            best = self.state.best_model_checkpoint
+            assert best is not None  # or this would not be called
+            logger.info("Loading the best model, %s", best)
+            reload_weights(self.model, best)
+
+
+def multimodal_features(model: nn.Module, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """Uni-modal features out of the root forward, so that sharded models work."""
+    inputs = {name: value for name, value in batch.items() if name != "labels"}
+    return model(**inputs).features
+
+
+def divide(
+    args: RelearnTrainingArguments, train_dataset: Any, eval_dataset: Any, names: Sequence[str] = LABEL_NAMES
+) -> tuple[Any, Any]:
+    """(training part, diagnosing part or None), as the arguments say; `names` are the columns to look for labels in.
+
+    Raises:
+        ValueError: if the evaluation set is to serve but there is none, or several.
+    """
+    if args.diagnosis_source == "eval":
+        if eval_dataset is None or isinstance(eval_dataset, dict):
+            found = "none" if eval_dataset is None else f"several ({', '.join(eval_dataset)})"
+            raise ValueError(
+                f"--diagnosis_source eval needs one evaluation set, and there is {found}: give one, or use "
+                "--diagnosis_source holdout"
+            )
+        return train_dataset, eval_dataset
+    if args.diagnosis_fraction == 0:
+        return train_dataset, None
+    training, diagnosing = hold_out(train_dataset, args.diagnosis_fraction, args.seed, names)
+    logger.info("%d of %d training samples are held out as the diagnosing part", len(diagnosing), len(train_dataset))
+    return training, diagnosing

@@ -1,0 +1,166 @@
+"""`RelearnCallback` in a `transformers.Trainer` with a model and data that are not ours."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+from transformers import Trainer, TrainingArguments
+
+from hf_relearn import InitialWeights, RelearnCallback
+from hf_relearn.training import read_history
+
+# So few samples look purer or less pure by chance, and the diagnosis says so.
+pytestmark = pytest.mark.filterwarnings("ignore:chance alone explains")
+
+
+class TwoTowers(nn.Module):
+    """A model as anybody might have written it."""
+
+    def __init__(self):
+        super().__init__()
+        self.ear = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Dropout(0.1))
+        self.eye = nn.Sequential(nn.Linear(12, 16), nn.ReLU())
+        self.head = nn.Linear(32, 3)
+
+    def forward(self, sound, image, labels=None):
+        logits = self.head(torch.cat([self.ear(sound), self.eye(image)], dim=-1))
+        return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
+
+
+class Pairs(Dataset):
+    def __init__(self, size: int, seed: int):
+        generator = np.random.default_rng(seed)
+        self.labels = np.arange(size) % 3
+        self.sound = generator.normal(size=(size, 8)) + 0.8 * np.eye(8)[self.labels]
+        self.image = generator.normal(size=(size, 12)) + 0.4 * np.eye(12)[self.labels]
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, index):
+        values = {"sound": self.sound[index], "image": self.image[index]}
+        return {
+            **{name: torch.tensor(value, dtype=torch.float32) for name, value in values.items()},
+            "labels": int(self.labels[index]),
+        }
+
+
+def train_two_towers(model, training_arguments, train_dataset, held_out_dataset):
+    relearn = RelearnCallback(
+        encoders={"sound": model.ear, "image": model.eye},
+        feature_function=lambda model, batch: {"sound": model.ear(batch["sound"]), "image": model.eye(batch["image"])},
+        diagnosis_dataset=held_out_dataset,
+        relearn_interval=2,
+    )
+    trainer = Trainer(model, training_arguments, train_dataset=train_dataset, callbacks=[relearn])
+    trainer.train()
+    return trainer
+
+
+def arguments(folder, **kwargs):
+    settings = {"num_train_epochs": 5, "per_device_train_batch_size": 8, "learning_rate": 1e-2, "save_strategy": "no"}
+    settings |= {"use_cpu": True, "disable_tqdm": True, **kwargs}
+    return TrainingArguments(output_dir=str(folder), **settings)
+
+
+def test_the_example_diagnoses_and_relearns(tmp_path):
+    torch.manual_seed(0)
+    model = TwoTowers()
+    initial = {name: value.detach().clone() for name, value in model.named_parameters()}
+    trainer = train_two_towers(model, arguments(tmp_path), Pairs(40, 0), Pairs(30, 1))
+
+    records = read_history(tmp_path)
+    assert [(record["epoch"], record["kind"]) for record in records] == [(2, "point"), (4, "point")]
+    assert [record["num_classes"] for record in records] == [3, 3]
+    logged = [entry for entry in trainer.state.log_history if "relearn/sound/alpha" in entry]
+    for record, entry in zip(records, logged, strict=True):
+        assert (entry["step"], entry["epoch"]) == (record["step"], record["epoch"])
+        for name, values in record["modalities"].items():
+            assert values["gap"] == pytest.approx(abs(values["train_purity"] - values["val_purity"]))
+            assert values["alpha"] == pytest.approx(np.tanh(3 * values["gap"]))
+            for field, value in values.items():
+                assert entry[f"relearn/{name}/{field}"] == value
+    assert any(values["distance"] > 0 for record in records for values in record["modalities"].values())
+    stored = InitialWeights.load(InitialWeights.find(tmp_path)[0])
+    assert set(stored) == {name for name in initial if not name.startswith("head.")}
+    assert all(torch.equal(stored[name], initial[name]) for name in stored)
+
+
+def test_the_example_is_shorter_than_15_lines():
+    import inspect
+
+    assert len(inspect.getsource(train_two_towers).splitlines()) < 15
+
+
+def test_a_point_moves_the_towers_and_only_them(tmp_path):
+    model = TwoTowers()
+    seen = {}
+
+    class Spy(RelearnCallback):
+        def on_epoch_begin(self, args, state, control, model, **kwargs):
+            before = {name: value.detach().clone() for name, value in model.named_parameters()}
+            super().on_epoch_begin(args, state, control, model, **kwargs)
+            if state.epoch == 1:
+                seen["moved"] = {
+                    name for name, value in model.named_parameters() if not torch.equal(value, before[name])
+                }
+
+    relearn = Spy({"sound": model.ear, "image": model.eye}, lambda model, batch: {}, relearn_alpha="0.5")
+    Trainer(model, arguments(tmp_path), train_dataset=Pairs(40, 0), callbacks=[relearn]).train()
+    assert seen["moved"] == {"ear.0.weight", "ear.0.bias", "eye.0.weight", "eye.0.bias"}
+
+
+def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path):
+    def trainer():
+        torch.manual_seed(0)
+        model = TwoTowers()
+        relearn = RelearnCallback(
+            {"sound": model.ear, "image": model.eye},
+            lambda model, batch: {"sound": model.ear(batch["sound"]), "image": model.eye(batch["image"])},
+            Pairs(30, 1),
+            relearn_interval=1,
+        )
+        args = arguments(tmp_path, save_strategy="steps", save_steps=1)
+        return Trainer(model, args, train_dataset=Pairs(40, 0), callbacks=[relearn])
+
+    uninterrupted = trainer()
+    uninterrupted.train()
+    records = [record["modalities"] for record in read_history(tmp_path)]
+    for step in (5, 7, 10):
+        resumed = trainer()
+        resumed.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{step}"))
+        for name, value in uninterrupted.model.state_dict().items():
+            assert torch.equal(value, resumed.model.state_dict()[name]), (step, name)
+        assert [record["modalities"] for record in read_history(tmp_path)] == records
+
+
+def test_a_datasets_data_set_with_removed_columns_works(tmp_path):
+    import datasets
+
+    rows = [{**Pairs(30, 0)[index], "comment": "not for the model"} for index in range(30)]
+    rows = [{name: value.tolist() if torch.is_tensor(value) else value for name, value in row.items()} for row in rows]
+    dataset = datasets.Dataset.from_list(rows)
+    model = TwoTowers()
+    train_two_towers(model, arguments(tmp_path, num_train_epochs=3), dataset, dataset)
+    assert read_history(tmp_path)[0]["modalities"]["sound"]["gap"] == 0.0
+
+
+def test_features_of_a_modality_that_has_no_name_are_an_error(tmp_path):
+    model = TwoTowers()
+    relearn = RelearnCallback(
+        {"sound": model.ear, "image": model.eye},
+        lambda model, batch: {"audio": model.ear(batch["sound"])},
+        Pairs(30, 1),
+        relearn_interval=1,
+    )
+    with pytest.raises(ValueError, match="gives no features of sound, image, for which there are enc"):
+        Trainer(model, arguments(tmp_path), train_dataset=Pairs(40, 0), callbacks=[relearn]).train()
+
+
+def test_an_encoder_outside_the_model_is_an_error(tmp_path):
+    model = TwoTowers()
+    for encoder, what in ((nn.Linear(2, 2), "no part of the model"), (model, "the whole model")):
+        relearn = RelearnCallback({"sound": encoder}, lambda model, batch: {}, relearn_alpha="0.5")
+        with pytest.raises(ValueError, match=f"encoder given for 'sound' is {what}"):
+            Trainer(model, arguments(tmp_path), train_dataset=Pairs(40, 0), callbacks=[relearn]).train()
