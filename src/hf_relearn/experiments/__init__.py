@@ -1,0 +1,20 @@
+"""Floor 4: what the recipes share, from flags to report."""
+
+from hf_relearn.experiments.arguments import PRESETS, ModelArguments, RunArguments, resolve_folder
+from hf_relearn.experiments.arms import compare_arms
+from hf_relearn.experiments.parsing import parse_recipe_arguments
+from hf_relearn.experiments.progress import show_progress
+from hf_relearn.experiments.running import Experiment, RunResult, run_experiment
+
+__all__ = [
+    "PRESETS",
+    "Experiment",
+    "ModelArguments",
+    "RunArguments",
+    "RunResult",
+    "compare_arms",
+    "parse_recipe_arguments",
+    "resolve_folder",
+    "run_experiment",
+    "show_progress",
+]

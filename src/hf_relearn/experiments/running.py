@@ -1,0 +1,203 @@
+"""Training one model of a recipe, from its flags to its report."""
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import datasets
+from transformers import set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+from hf_relearn.experiments.arguments import ModelArguments
+from hf_relearn.models import ModalityConfig, MultimodalConfig, MultimodalForClassification, MultimodalProcessor
+from hf_relearn.report import write_report
+from hf_relearn.training import (
+    MultimodalCollator,
+    MultimodalRelearnTrainer,
+    RelearnSettings,
+    RelearnTrainingArguments,
+    read_history,
+)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What a recipe trains on, and with which model.
+
+    Args:
+        title: heading of the report.
+        backbones: modality -> Hub id or folder.
+        columns: modality -> column.
+        label_column: column of a `ClassLabel`.
+        train, evaluation, test: the splits; evaluation and test may be None.
+        model: the model's flags.
+        notes: what a reader of the report has to know.
+    """
+
+    title: str
+    backbones: Mapping[str, str]
+    columns: Mapping[str, str]
+    label_column: str
+    train: datasets.Dataset
+    evaluation: datasets.Dataset | None
+    test: datasets.Dataset | None
+    model: ModelArguments
+    notes: tuple[str, ...] = ()
+
+    @property
+    def class_names(self) -> list[str]:
+        return self.train.features[self.label_column].names
+
+    def build_model(self) -> MultimodalForClassification:
+        """A new model; the same for the same seed."""
+        return MultimodalForClassification.from_backbones(
+            self.backbones,
+            modality_options={"audio": {"kind": "audio"}, "vision": {"num_frames": self.model.num_frames}},
+            id2label=dict(enumerate(self.class_names)),
+            unimodal_loss_weight=self.model.unimodal_loss_weight,
+            classifier_dropout=self.model.classifier_dropout,
+        )
+
+    def build_processor(self, model: MultimodalForClassification) -> MultimodalProcessor:
+        """The processor that goes with the model."""
+        audio: dict[str, Any] = {}
+        if _takes_spectrogram(model.config.modalities["audio"]):
+            audio = {"seconds": self.model.audio_seconds, "sampling_rate": self.model.spectrogram_rate}
+            if self.model.spectrogram_size:
+                audio["size"] = self.model.spectrogram_size
+        else:
+            audio = {"max_seconds": self.model.audio_seconds}
+        vision = {"image_size": self.model.image_size} if self.model.image_size else {}
+        config = model.config
+        assert isinstance(config, MultimodalConfig)
+        return MultimodalProcessor.from_model(config, self.backbones, {"audio": audio, "vision": vision})
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a trained model gave."""
+
+    trainer: MultimodalRelearnTrainer
+    results: dict[str, dict[str, float]]
+    records: list[dict[str, Any]]
+    train_size: int
+    seconds: float
+
+
+def run_experiment(
+    experiment: Experiment,
+    args: RelearnTrainingArguments,
+    *,
+    diagnosis: datasets.Dataset | None = None,
+    extra_settings: Mapping[str, Any] | None = None,
+) -> RunResult:
+    """Train a model, evaluate it, save it with its processor, and write the report into the output directory.
+
+    Args:
+        experiment: data and model.
+        args: training arguments; `resume_from_checkpoint` is a folder, or `last` for the last checkpoint there.
+        diagnosis: the diagnosing part; None takes it from where the arguments say.
+        extra_settings: further lines for the report's table of settings.
+    """
+    start = time.perf_counter()
+    output_dir = str(args.output_dir)
+    set_seed(args.seed)
+    model = experiment.build_model()
+    processor = experiment.build_processor(model)
+    trainer = MultimodalRelearnTrainer(
+        model,
+        args,
+        MultimodalCollator(
+            processor, experiment.columns, experiment.label_column, augmentation=experiment.model.augmentation()
+        ),
+        train_dataset=experiment.train,
+        eval_dataset=experiment.evaluation,
+        processing_class=processor,
+        diagnosis_dataset=diagnosis,
+    )
+    trainer.train(resume_from_checkpoint=_checkpoint(args))
+    results = {}
+    for name, split in {"validation": experiment.evaluation, "test": experiment.test}.items():
+        if split is not None:
+            metrics = trainer.evaluate(split, metric_key_prefix=name)
+            trainer.save_metrics(name, metrics)
+            results[name] = _without_prefix(metrics, name)
+    trainer.save_model(output_dir)
+    parts = trainer.part_features() if trainer.diagnosis_dataset is not None else None
+    result = RunResult(
+        trainer,
+        results,
+        read_history(output_dir),
+        train_size=trainer.num_examples(trainer.get_train_dataloader()),
+        seconds=time.perf_counter() - start,
+    )
+    if args.should_save:
+        trainer.save_state()
+        path = write_report(
+            output_dir,
+            title=experiment.title,
+            records=result.records,
+            log_history=trainer.state.log_history,
+            results=results,
+            settings={**chosen_settings(experiment.model, args), **(extra_settings or {})},
+            features={
+                name: (dict(parts[part].features), parts[part].labels)
+                for name, part in (("train", "training"), ("held-out", "diagnosing"))
+            }
+            if parts
+            else None,
+            class_names=experiment.class_names,
+            notes=experiment.notes,
+        )
+        logger.info("The report is in %s", path)
+    return result
+
+
+def chosen_settings(model: ModelArguments, args: RelearnTrainingArguments) -> dict[str, Any]:
+    """The settings that a reader of the report wants: the model's, the method's, and the main ones of training."""
+    training = (
+        "num_train_epochs",
+        "max_steps",
+        "per_device_train_batch_size",
+        "gradient_accumulation_steps",
+        "learning_rate",
+        "lr_scheduler_type",
+        "optim",
+        "optim_args",
+        "weight_decay",
+        "seed",
+        "world_size",
+        "bf16",
+        "fp16",
+    )
+    settings = {name: getattr(args, name) for name in training}
+    settings.update({item.name: getattr(args, item.name) for item in fields(RelearnSettings)})
+    settings.update({item.name: getattr(model, item.name) for item in fields(model)})
+    return {name: getattr(value, "value", value) for name, value in settings.items() if value is not None}
+
+
+def _checkpoint(args: RelearnTrainingArguments) -> str | None:
+    if args.resume_from_checkpoint != "last":
+        return args.resume_from_checkpoint
+    folder = str(args.output_dir)
+    checkpoint = get_last_checkpoint(folder) if Path(folder).is_dir() else None
+    if checkpoint is None:
+        raise ValueError(f"--resume_from_checkpoint last: there is no checkpoint in {args.output_dir}")
+    return checkpoint
+
+
+def _takes_spectrogram(modality: ModalityConfig) -> bool:
+    backbone = modality.backbone_config
+    return hasattr(backbone, "num_channels") and not hasattr(backbone, "num_mel_bins")
+
+
+def _without_prefix(metrics: Mapping[str, float], prefix: str) -> dict[str, float]:
+    """The quality measures among an evaluation's values, not its speed."""
+    values = {name.removeprefix(f"{prefix}_"): value for name, value in metrics.items()}
+    wanted = ("accuracy", "f1_macro", "f1_weighted", "loss")
+    return {name: value for name, value in values.items() if name in wanted or name.startswith("unimodal_")}

@@ -1,0 +1,84 @@
+"""Flags, presets and YAML files of the recipes."""
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import pytest
+
+from hf_relearn import RelearnTrainingArguments
+from hf_relearn.experiments import PRESETS, ModelArguments, RunArguments, parse_recipe_arguments
+
+
+@dataclass
+class DataArguments:
+    _argument_group_name: ClassVar[str] = "data"
+    data_dir: str | None = field(default=None, metadata={"help": "Where the data are."})
+
+
+TYPES = (DataArguments, RunArguments, ModelArguments, RelearnTrainingArguments)
+
+
+def parse(*argv):
+    def defaults(chosen):
+        return {"learning_rate": 0.5, "num_train_epochs": 7, "output_dir": "out", **PRESETS[chosen.preset]}
+
+    return parse_recipe_arguments(TYPES, defaults, "A recipe.", ["--use_cpu", *argv])
+
+
+def test_default_preset_is_balanced():
+    _, run, model, args = parse()
+    assert (run.preset, model.unimodal_loss_weight, args.relearn_alpha) == ("balanced", 1.0, "0.9")
+    assert (args.diagnosis_source, args.learning_rate, args.num_train_epochs) == ("eval", 0.5, 7)
+
+
+def test_preset_from_yaml_chooses_the_defaults(tmp_path):
+    (tmp_path / "run.yaml").write_text("preset: paper\nlearning_rate: 1e-4\nrelearn_modalities: [audio]\n")
+    _, run, model, args = parse("--config", str(tmp_path / "run.yaml"))
+    assert (run.preset, model.unimodal_loss_weight, args.relearn_alpha) == ("paper", 0.0, None)
+    assert (args.learning_rate, args.relearn_modalities, args.diagnosis_sampling) == (1e-4, ["audio"], "all")
+
+
+def test_flags_win_over_yaml_which_wins_over_presets(tmp_path):
+    (tmp_path / "run.yaml").write_text("relearn_alpha: 0.3\nlearning_rate: 0.1\n")
+    _, _, _, args = parse("--config", str(tmp_path / "run.yaml"), "--learning_rate", "0.2")
+    assert (str(args.relearn_alpha), args.learning_rate) == ("0.3", 0.2)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("relearn_alfa: 0.3", "unknown key 'relearn_alfa'; did you mean 'relearn_alpha'?"),
+        ("- a list", "holds a list"),
+        ("a: [", "is not valid YAML"),
+    ],
+)
+def test_bad_yaml_is_refused_with_its_reason(tmp_path, capsys, text, message):
+    (tmp_path / "run.yaml").write_text(text)
+    with pytest.raises(SystemExit):
+        parse("--config", str(tmp_path / "run.yaml"))
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--config", "absent.yaml"], "absent.yaml: no such file"),
+        (["--preset", "papr"], "invalid choice: 'papr'"),
+        (["--relearn_alpha", "2"], "--relearn_alpha is '2'"),
+        (["--relearn_strategi", "no", "--no_such_flag"], "unrecognized arguments"),
+        (["--spectrogram_size", "64"], "--spectrogram_size takes height and width"),
+    ],
+)
+def test_bad_flags_are_refused_with_their_reason(capsys, argv, message):
+    with pytest.raises(SystemExit):
+        parse(*argv)
+    assert message in capsys.readouterr().err
+
+
+def test_help_shows_groups_and_defaults(capsys):
+    with pytest.raises(SystemExit):
+        parse("--help")
+    text = capsys.readouterr().out
+    for group in ("data:", "run:", "model:", "diagnosing and re-learning:"):
+        assert group in text
+    assert "--relearn_lambda" in text[text.index("diagnosing and re-learning:") :]

@@ -1,0 +1,115 @@
+"""The recipes, run as a user runs them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hf_relearn import MultimodalForClassification, MultimodalProcessor
+from hf_relearn.data import build_sample_corpus
+from hf_relearn.training import read_history
+
+ROOT = Path(__file__).parents[2]
+SMALL = ["--num_frames", "1", "--image_size", "32", "--spectrogram_size", "32", "32", "--dataloader_num_workers", "0"]
+TINY = [
+    *("--audio_model_name_or_path", "backbones/resnet-tiny-spectrogram"),
+    *("--vision_model_name_or_path", "backbones/resnet-tiny"),
+]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Path:
+    return build_sample_corpus(tmp_path_factory.mktemp("corpus") / "sample", num_actors=5, num_sentences=1)
+
+
+def run_recipe(name: str, *flags: str, launcher: tuple[str, ...] = (sys.executable,), cwd: Path = ROOT) -> str:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    command = [*launcher, str(ROOT / "recipes" / name), "--use_cpu", "--disable_tqdm", "true", *flags]
+    process = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr[-3000:]
+    return process.stdout + process.stderr
+
+
+def test_cremad_recipe_ends_with_a_model_that_loads_and_a_report(corpus, tmp_path):
+    output = tmp_path / "run"
+    accelerate = (sys.executable, "-m", "accelerate.commands.launch", "--cpu")
+    text = run_recipe(
+        "train_cremad.py",
+        *("--data_dir", str(corpus), "--cache_dir", str(tmp_path / "cache"), "--output_dir", str(output)),
+        *("--num_train_epochs", "3", "--relearn_interval", "1", "--diagnosis_interval", "1", *SMALL, *TINY),
+        launcher=accelerate,
+    )
+    assert [record["kind"] for record in read_history(output)] == ["point", "point", "end"]
+    assert "re-learnt with α 0.900" in text
+    report = (output / "report.md").read_text()
+    for figure in ("purity", "alpha", "accuracy", "features_audio", "features_vision"):
+        assert f"figures/{figure}.png" in report
+        assert (output / "figures" / f"{figure}.png").stat().st_size > 5000
+    model = MultimodalForClassification.from_pretrained(output)
+    assert list(model.encoders) == ["audio", "vision"]
+    assert list(MultimodalProcessor.from_pretrained(output).inputs) == ["audio", "vision"]
+    assert model.config.id2label[0] == "neutral"
+
+
+def test_compare_puts_the_arms_side_by_side(corpus, tmp_path):
+    output = tmp_path / "run"
+    run_recipe(
+        "train_cremad.py",
+        *("--data_dir", str(corpus), "--cache_dir", str(tmp_path / "cache"), "--output_dir", str(output), "--compare"),
+        *("--num_train_epochs", "2", "--relearn_interval", "1", "--preset", "paper", "--diagnosis_fraction", "0.2"),
+        *(*SMALL, *TINY),
+    )
+    comparison = (output / "comparison.md").read_text()
+    for arm in ("joint", "joint, all data", "re-learnt"):
+        assert f"**{arm}**" in comparison
+    assert "heads alone" not in comparison
+    assert (output / "figures" / "comparison.png").is_file()
+    # 5 actors of 16 clips: 3 train, of whose 48 clips the diagnosing part takes 10.
+    assert [cells for cells in comparison.splitlines() if "38" in cells and "48" in cells]
+    assert len(read_history(output / "re_learnt")) == 1
+    assert read_history(output / "joint") == []
+
+
+def test_resuming_from_the_last_checkpoint_gives_the_same_model(corpus, tmp_path):
+    flags = [
+        *("--data_dir", str(corpus), "--cache_dir", str(tmp_path / "cache"), "--num_train_epochs", "3"),
+        *("--relearn_interval", "1", "--save_total_limit", "5", *SMALL, *TINY),
+    ]
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    run_recipe("train_cremad.py", *flags, "--output_dir", str(whole))
+    run_recipe("train_cremad.py", *flags, "--output_dir", str(resumed))
+    last = sorted(resumed.glob("checkpoint-*"), key=lambda folder: int(folder.name.split("-")[1]))[-1]
+    for file in [*last.iterdir()]:
+        file.unlink()
+    last.rmdir()
+    run_recipe("train_cremad.py", *flags, "--output_dir", str(resumed), "--resume_from_checkpoint", "last")
+    assert (whole / "model.safetensors").read_bytes() == (resumed / "model.safetensors").read_bytes()
+
+
+def test_multimodal_recipe_on_recorded_digits(shared_data, tmp_path):
+    output = tmp_path / "run"
+    run_recipe(
+        "train_multimodal.py",
+        *("--dataset_name", str(shared_data / "av_digits"), "--output_dir", str(output)),
+        *("--max_steps", "4", "--per_device_train_batch_size", "16", "--eval_strategy", "no", "--preset", "paper"),
+        *("--diagnosis_max_samples", "20", "--relearn_strategy", "steps", "--relearn_interval", "2"),
+    )
+    assert [record["step"] for record in read_history(output) if record["kind"] == "point"] == [2]
+    assert "| accuracy |" in (output / "report.md").read_text()
+
+
+def test_without_data_the_stand_in_is_built_and_named_as_such(tmp_path):
+    text = run_recipe(
+        "train_cremad.py",
+        *("--cache_dir", str(tmp_path / "cache"), "--max_steps", "2", "--per_device_train_batch_size", "8"),
+        *("--eval_strategy", "no", "--diagnosis_interval", "0", "--relearn_strategy", "no"),
+        cwd=tmp_path,
+    )
+    first = text.index("SYNTHETIC stand-in")
+    assert first < text.index("preparing CREMA-D")
+    assert "--data_dir" in text[first : first + 500]
+    report = (tmp_path / "outputs" / "cremad_sample_run" / "report.md").read_text()
+    assert report.startswith("# CREMA-D: a synthetic stand-in")
+    assert "SYNTHETIC" in report
