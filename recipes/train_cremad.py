@@ -27,10 +27,8 @@ from hf_relearn.experiments import (
     Experiment,
     ModelArguments,
     RunArguments,
-    compare_arms,
     parse_recipe_arguments,
-    resolve_folder,
-    run_experiment,
+    run_or_compare,
     show_progress,
 )
 
@@ -98,7 +96,7 @@ SAMPLE: dict[str, Any] = {
     "spectrogram_rate": 16000,
     "spectrogram_size": [64, 64],
     "audio_seconds": 2.0,
-    "relearn_interval": 6,
+    "relearn_interval": 5,
     "diagnosis_interval": 1,
     "dataloader_num_workers": 0,
     "output_dir": "outputs/cremad_sample_run",
@@ -139,13 +137,9 @@ def main() -> None:
         test_fraction=data.test_fraction,
     )
 
-    recipe_folder = Path(__file__).parent
     experiment = Experiment(
         title="CREMA-D: a synthetic stand-in" if notes else "CREMA-D",
-        backbones={
-            "audio": resolve_folder(model.audio_model_name_or_path, recipe_folder),
-            "vision": resolve_folder(model.vision_model_name_or_path, recipe_folder),
-        },
+        backbones=model.backbones(Path(__file__).parent),
         columns={"audio": "audio", "vision": "frames"},
         label_column="label",
         train=splits["train"],
@@ -154,10 +148,7 @@ def main() -> None:
         model=model,
         notes=notes,
     )
-    if run.compare:
-        compare_arms(experiment, args)
-    else:
-        run_experiment(experiment, args, extra_settings={"preset": run.preset})
+    run_or_compare(experiment, run, args)
 
 
 if __name__ == "__main__":

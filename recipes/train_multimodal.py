@@ -19,10 +19,8 @@ from hf_relearn.experiments import (
     Experiment,
     ModelArguments,
     RunArguments,
-    compare_arms,
     parse_recipe_arguments,
-    resolve_folder,
-    run_experiment,
+    run_or_compare,
     show_progress,
 )
 
@@ -65,7 +63,7 @@ MULTIMODAL: dict[str, Any] = {
     "spectrogram_size": [64, 64],
     "audio_seconds": 1.0,
     "image_flip": 0.0,
-    "relearn_interval": 4,
+    "relearn_interval": 3,
     "diagnosis_interval": 1,
     "eval_strategy": "epoch",
     "save_strategy": "epoch",
@@ -95,13 +93,9 @@ def main() -> None:
             max_train_samples=data.max_train_samples,
             seed=args.seed,
         )
-    recipe_folder = Path(__file__).parent
     experiment = Experiment(
         title=f"Audio and image: {Path(data.dataset_name).name}",
-        backbones={
-            "audio": resolve_folder(model.audio_model_name_or_path, recipe_folder),
-            "vision": resolve_folder(model.vision_model_name_or_path, recipe_folder),
-        },
+        backbones=model.backbones(Path(__file__).parent),
         columns={"audio": data.audio_column, "vision": data.image_column},
         label_column=data.label_column,
         train=splits["train"],
@@ -109,10 +103,7 @@ def main() -> None:
         test=splits.get("test"),
         model=model,
     )
-    if run.compare:
-        compare_arms(experiment, args)
-    else:
-        run_experiment(experiment, args, extra_settings={"preset": run.preset})
+    run_or_compare(experiment, run, args)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """Flags, presets and YAML files of the recipes."""
 
+import runpy
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -82,3 +84,17 @@ def test_help_shows_groups_and_defaults(capsys):
     for group in ("data:", "run:", "model:", "diagnosing and re-learning:"):
         assert group in text
     assert "--relearn_lambda" in text[text.index("diagnosing and re-learning:") :]
+
+
+def test_shipped_yaml_fits_its_recipe(tmp_path):
+    recipes = Path(__file__).parents[2] / "recipes"
+    recipe = runpy.run_path(str(recipes / "train_cremad.py"))
+    types = (recipe["DataArguments"], RunArguments, ModelArguments, RelearnTrainingArguments)
+    argv = ["--config", str(recipes / "configs" / "cremad_paper.yaml"), "--use_cpu", "--output_dir", str(tmp_path)]
+    data, run, model, args = parse_recipe_arguments(types, recipe["defaults"], "", argv)
+    assert (run.preset, data.validation_file, args.diagnosis_source) == ("paper", "val.csv", "eval")
+    # What the paper's code sets for CREMA-D.
+    assert (args.learning_rate, args.optim, args.optim_args, args.weight_decay) == (2e-3, "sgd", "momentum=0.9", 1e-4)
+    assert (args.per_device_train_batch_size, args.num_train_epochs, args.relearn_interval) == (64, 90, 20)
+    folders = model.backbones(recipes)
+    assert Path(folders["audio"]) == recipes / "backbones" / "resnet-18-spectrogram"

@@ -94,13 +94,17 @@ class ModelArguments:
         if self.spectrogram_size is not None and len(self.spectrogram_size) != 2:
             raise ValueError(f"--spectrogram_size takes height and width, but got {self.spectrogram_size}")
 
+    def backbones(self, recipe_folder: Path) -> dict[str, str]:
+        """Modality -> Hub id or folder; a folder may be given relative to the working directory or to the recipe."""
+        names = {"audio": self.audio_model_name_or_path, "vision": self.vision_model_name_or_path}
+        beside = {modality: recipe_folder / name for modality, name in names.items()}
+        return {
+            modality: str(beside[modality]) if not Path(name).is_dir() and beside[modality].is_dir() else name
+            for modality, name in names.items()
+        }
+
     def augmentation(self) -> Augmentation | None:
         """What training batches get."""
         if not self.augment:
             return None
         return Augmentation(image_crop_scale=self.image_crop_scale, image_flip=self.image_flip)
-
-
-def resolve_folder(name: str, beside: Path) -> str:
-    """A folder given relative to the working directory or to the recipe; anything else is a Hub id."""
-    return str(beside / name) if not Path(name).is_dir() and (beside / name).is_dir() else name

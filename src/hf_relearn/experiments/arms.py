@@ -9,6 +9,7 @@ from typing import Any
 
 import datasets
 
+from hf_relearn.experiments.arguments import RunArguments
 from hf_relearn.experiments.running import Experiment, RunResult, run_experiment
 from hf_relearn.report import write_comparison
 from hf_relearn.training import RelearnTrainingArguments
@@ -89,6 +90,14 @@ def compare_arms(experiment: Experiment, args: RelearnTrainingArguments) -> dict
         path = write_comparison(root, columns, title=f"{experiment.title}: comparison", notes=experiment.notes)
         logger.info("The comparison is in %s", path)
     return results
+
+
+def run_or_compare(experiment: Experiment, run: RunArguments, args: RelearnTrainingArguments) -> None:
+    """Train one model to its report, or with `--compare` all arms to their comparison."""
+    if run.compare:
+        compare_arms(experiment, args)
+    else:
+        run_experiment(experiment, args, extra_settings={"preset": run.preset})
 
 
 def change_arguments(args: RelearnTrainingArguments, **changes: Any) -> RelearnTrainingArguments:

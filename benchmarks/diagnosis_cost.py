@@ -1,0 +1,196 @@
+"""What diagnosing & re-learning costs, as ratios of one run on one machine.
+
+    python benchmarks/diagnosis_cost.py
+
+Prints the time of a diagnosis without its K-means over that of an `evaluate()` on as many samples, the share of the
+K-means, the time of a point's re-initialisation over a plain copy of the same bytes, and the peak memory of a training
+run with re-learning over the same run without. Medians of several repetitions; `--repeats` sets how many.
+"""
+
+import argparse
+import json
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+import accelerate
+import numpy as np
+import sklearn
+import torch
+import transformers
+from torch.utils.data import Dataset
+from transformers import ResNetConfig, ViTConfig
+
+from hf_relearn import InitialWeights, MultimodalForClassification, MultimodalRelearnTrainer, RelearnTrainingArguments
+from hf_relearn.method import soft_reinit_, soft_reinit_with_distance_
+
+NUM_CLASSES = 6
+
+
+class RandomImages(Dataset):
+    """Random inputs of two image encoders; what they show does not change what they cost."""
+
+    def __init__(self, size: int, side: int):
+        generator = torch.Generator().manual_seed(size)
+        self.images = torch.randn(size, 3, side, side, generator=generator)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> dict:
+        image = self.images[index]
+        return {"a_pixel_values": image, "b_pixel_values": image, "labels": index % NUM_CLASSES}
+
+
+def resnet_18() -> ResNetConfig:
+    return ResNetConfig(embedding_size=64, hidden_sizes=[64, 128, 256, 512], depths=[2, 2, 2, 2], layer_type="basic")
+
+
+def make_trainer(folder: str, config: Any, size: int, side: int, **arguments: Any) -> MultimodalRelearnTrainer:
+    torch.manual_seed(0)
+    model = MultimodalForClassification.from_backbones({"a": config, "b": config}, num_labels=NUM_CLASSES)
+    settings: dict[str, Any] = {
+        "report_to": "none",
+        "disable_tqdm": True,
+        "save_strategy": "no",
+        "logging_strategy": "no",
+    }
+    args = RelearnTrainingArguments(folder, use_cpu=True, per_device_eval_batch_size=16, **settings, **arguments)
+    data = RandomImages(size, side)
+    return MultimodalRelearnTrainer(model, args, train_dataset=data, eval_dataset=data, diagnosis_dataset=data)
+
+
+def seconds(function: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def paired_ratio(first: Callable[[], object], second: Callable[[], object], repeats: int) -> float:
+    """Median of first over second, measured in turn after one warm-up of each."""
+    first()
+    second()
+    return statistics.median(seconds(first) / seconds(second) for _ in range(repeats))
+
+
+def diagnosis_ratios(repeats: int) -> dict[str, float]:
+    """A diagnosis against an evaluation that also computes loss, uni-modal probe input and metrics."""
+    size = 96
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = make_trainer(folder, resnet_18(), size, 64, diagnosis_sampling="all")
+        trainer.create_optimizer_and_scheduler(1)
+        callback = trainer.relearn_callback
+        assert callback is not None
+        trainer.state.max_steps = trainer.state.num_train_epochs = 4
+        model: Any = trainer.model
+        callback.on_train_begin(trainer.args, trainer.state, trainer.control, model=model)
+        diagnoser = callback.diagnoser
+        assert diagnoser is not None
+        verdicts = []
+
+        def diagnose() -> None:
+            verdicts.append(diagnoser(model))
+
+        def evaluate() -> None:  # the diagnosis looks at both parts, so the evaluation runs twice
+            trainer.evaluate()
+            trainer.evaluate()
+
+        diagnose()
+        evaluate()
+        ratios = []
+        for _ in range(repeats):
+            diagnose()
+            ratios.append((verdicts[-1].seconds - verdicts[-1].kmeans_seconds) / seconds(evaluate))
+        share = statistics.median(verdict.kmeans_seconds / verdict.seconds for verdict in verdicts[1:])
+    return {"diagnosis without K-means / evaluate": statistics.median(ratios), "K-means share of a diagnosis": share}
+
+
+def reinitialisation_ratios(repeats: int) -> dict[str, float]:
+    """Moving both encoders, read back from their file, against copying the same bytes."""
+    torch.manual_seed(0)
+    model = MultimodalForClassification.from_backbones({"a": resnet_18(), "b": resnet_18()}, num_labels=NUM_CLASSES)
+    encoders = model.encoders
+    source = {name: parameter.detach().clone() for name, parameter in encoders.named_parameters()}
+
+    def copy() -> None:
+        with torch.no_grad():
+            for name, parameter in encoders.named_parameters():
+                parameter.copy_(source[name])
+
+    with tempfile.TemporaryDirectory() as folder:
+        initial = InitialWeights.save(encoders, folder)
+        return {
+            "re-initialisation / plain copy": paired_ratio(
+                lambda: soft_reinit_(encoders, initial, 0.5), copy, repeats * 4
+            ),
+            "re-initialisation with distance moved / plain copy": paired_ratio(
+                lambda: soft_reinit_with_distance_(encoders, initial, 0.5), copy, repeats * 4
+            ),
+        }
+
+
+def train_once(strategy: str) -> dict[str, float]:
+    """One short training run of a model large enough to see its weights in the process' memory."""
+    config = ViTConfig(hidden_size=768, num_hidden_layers=6, intermediate_size=3072, image_size=32, patch_size=16)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = make_trainer(
+            folder,
+            config,
+            12,
+            32,
+            relearn_strategy=strategy,
+            relearn_interval=1,
+            num_train_epochs=3,
+            per_device_train_batch_size=6,
+            optim="sgd",
+        )
+        trainer.train()
+    model: Any = trainer.model
+    sizes = [parameter.nbytes for parameter in model.parameters()]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"peak": peak, "model": sum(sizes), "tensor": max(sizes), "points": len(trainer.state.log_history)}
+
+
+def memory_ratios(repeats: int) -> dict[str, float]:
+    peaks: dict[str, list[float]] = {"no": [], "epoch": []}
+    measured: dict[str, float] = {}
+    for _ in range(repeats):
+        for strategy, values in peaks.items():
+            command = [sys.executable, __file__, "--train-once", strategy]
+            output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            measured = json.loads(output.splitlines()[-1])
+            values.append(measured["peak"])
+    without, with_points = (statistics.median(values) for values in peaks.values())
+    more = with_points - without
+    return {
+        "peak memory with re-learning / without": with_points / without,
+        "memory more / largest tensor": more / measured["tensor"],
+        "memory more / model": more / measured["model"],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=5, help="repetitions of each measurement (default: 5)")
+    parser.add_argument("--train-once", choices=["no", "epoch"], help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.train_once:
+        print(json.dumps(train_once(arguments.train_once)))
+        return
+    versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
+    versions |= {module.__name__: module.__version__ for module in (transformers, accelerate, sklearn)}
+    print(", ".join(f"{name} {version}" for name, version in versions.items()))
+    print(f"{platform.machine()}, {torch.get_num_threads()} threads\n")
+    for measure in (diagnosis_ratios, reinitialisation_ratios, memory_ratios):
+        for name, value in measure(arguments.repeats).items():
+            print(f"{name:55} {value:8.3f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

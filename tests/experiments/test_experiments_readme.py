@@ -1,0 +1,57 @@
+"""The README's Python, run as it stands there."""
+
+import re
+from pathlib import Path
+
+import datasets
+import pytest
+from tiny import ast_config, vit_config
+from transformers import ASTFeatureExtractor, AutoModel
+from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+def save_backbones(folder: Path) -> dict[str, str]:
+    """Tiny stand-ins for the README's pretrained backbones, each with its preprocessor."""
+    audio, vision = folder / "ast", folder / "vit"
+    AutoModel.from_config(ast_config()).save_pretrained(audio)
+    ASTFeatureExtractor(max_length=16, num_mel_bins=16).save_pretrained(audio)
+    AutoModel.from_config(vit_config()).save_pretrained(vision)
+    ViTImageProcessorPil(size={"height": 16, "width": 16}).save_pretrained(vision)
+    return {
+        "MIT/ast-finetuned-audioset-10-10-0.4593": str(audio),
+        "google/vit-base-patch16-224-in21k": str(vision),
+    }
+
+
+@pytest.fixture
+def small_digits(shared_data, tmp_path) -> Path:
+    splits = datasets.load_dataset(str(shared_data / "av_digits"))
+    for split, size in (("train", 40), ("validation", 20)):
+        (tmp_path / "digits").mkdir(exist_ok=True)
+        part = splits[split].shuffle(seed=0).select(range(size))
+        part = part.cast_column("audio", datasets.Audio(decode=False)).cast_column(
+            "image", datasets.Image(decode=False)
+        )
+        part.to_parquet(tmp_path / "digits" / f"{split}.parquet")
+    return tmp_path / "digits"
+
+
+@pytest.mark.filterwarnings("ignore:chance alone explains", "ignore:the diagnosing part has no sample")
+def test_example_with_own_data(small_digits, tmp_path, monkeypatch):
+    code = next(block for block in BLOCKS if "load_dataset" in block)
+    assert len(code.strip().splitlines()) <= 25
+    replaced = {
+        **save_backbones(tmp_path),
+        "me/my-clips": str(small_digits),
+        "num_train_epochs=8": "num_train_epochs=2, use_cpu=True, disable_tqdm=True, relearn_interval=1",
+    }
+    for old, new in replaced.items():
+        assert old in code
+        code = code.replace(old, new)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "README.md", "exec"), {})
+    assert (tmp_path / "my-model" / "model.safetensors").is_file()
+    assert (tmp_path / "my-model" / "relearn_history.jsonl").read_text().count('"point"') == 1
