@@ -50,13 +50,6 @@ def _flv_of_sound_only() -> bytes:
     return file.getvalue()
 
 
-def _cut_flv_between_tags(data: bytes) -> bytes:
-    position = 13
-    while position < len(data) * 0.4:
-        position += 15 + int.from_bytes(data[position + 1 : position + 4], "big")
-    return data[:position]
-
-
 def _half(data: bytes) -> bytes:
     return data[: len(data) // 2]
 
@@ -67,7 +60,6 @@ DAMAGES = {
     "half wav": ("AudioWAV", _half, "truncated audio"),
     "wav header only": ("AudioWAV", lambda data: data[:30], "truncated audio"),
     "half flv": ("VideoFlash", _half, "truncated video"),
-    "flv cut between tags": ("VideoFlash", _cut_flv_between_tags, "truncated video"),
     "no samples": ("AudioWAV", lambda data: _wav(0), "audio of zero length"),
     "empty wav": ("AudioWAV", lambda data: b"", "audio of zero length"),
     "no sound file": ("AudioWAV", lambda data: b"<html>not found</html>" * 99, "undecodable audio"),
