@@ -1,4 +1,4 @@
-"""Train an audio-visual emotion model on CREMA-D, diagnosed and re-learnt on the way, with a report.
+r"""Train an audio-visual emotion model on CREMA-D, diagnosed and re-learnt on the way, with a report.
 
 On a small synthetic stand-in, in minutes on a CPU:
 

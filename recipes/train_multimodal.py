@@ -1,4 +1,4 @@
-"""Train a fusion model on any data set with an audio, an image and a label column, from the Hub or from disk.
+r"""Train a fusion model on any data set with an audio, an image and a label column, from the Hub or from disk.
 
     accelerate launch recipes/train_multimodal.py --dataset_name me/my-audio-image-set \
         --audio_column audio --image_column image --label_column label \

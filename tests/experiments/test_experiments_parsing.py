@@ -77,13 +77,18 @@ def test_bad_flags_are_refused_with_their_reason(capsys, argv, message):
     assert message in capsys.readouterr().err
 
 
-def test_help_shows_groups_and_defaults(capsys):
+def test_help_shows_groups_and_the_defaults_that_hold(capsys):
     with pytest.raises(SystemExit):
-        parse("--help")
+        parse("--help", "--preset", "paper")
     text = capsys.readouterr().out
-    for group in ("data:", "run:", "model:", "diagnosing and re-learning:"):
-        assert group in text
-    assert "--relearn_lambda" in text[text.index("diagnosing and re-learning:") :]
+    groups = ("data:", "run:", "model:", "diagnosing and re-learning:", "training (transformers.TrainingArguments):")
+    places = [text.index(f"\n{group}") for group in groups]
+    assert places == sorted(places)
+    assert places[3] < text.index("--relearn_lambda") < places[4] < text.index("--learning_rate")
+    learning_rate = " ".join(text[text.index("--learning_rate") :].split())
+    assert "(default: 0.5)" in learning_rate[:200]
+    sampling = " ".join(text[text.index("--diagnosis_sampling") :].split())
+    assert "(default: all)" in sampling[:500]
 
 
 def test_shipped_yaml_fits_its_recipe(tmp_path):

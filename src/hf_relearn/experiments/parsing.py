@@ -11,26 +11,24 @@ from typing import Any
 import yaml
 from transformers import HfArgumentParser
 
-_GROUPS = {
-    "relearn_": "diagnosing and re-learning",
-    "diagnosis_": "diagnosing and re-learning",
-}
+_METHOD, _TRAINING = "diagnosing and re-learning", "training (transformers.TrainingArguments)"
 
 
 class RecipeArgumentParser(HfArgumentParser):
-    """`HfArgumentParser` that shows the `relearn_` and `diagnosis_` flags of the training arguments as a group."""
+    """`HfArgumentParser` that shows the training arguments in two groups, those of the method first."""
 
     def __init__(self, *args: Any, **kwargs: Any):
         self._groups: dict[str, Any] = {}
         super().__init__(*args, **kwargs)
 
     def add_argument(self, *names: Any, **kwargs: Any) -> Any:
-        title = next((title for prefix, title in _GROUPS.items() if names[0].startswith(f"--{prefix}")), None)
-        if title is None:
+        if not names[0].startswith("--") or names[0] == "--config":
             return super().add_argument(*names, **kwargs)
-        if title not in self._groups:
-            self._groups[title] = self.add_argument_group(title)
-        return self._groups[title].add_argument(*names, **kwargs)
+        for title in (_METHOD, _TRAINING):
+            if title not in self._groups:
+                self._groups[title] = self.add_argument_group(title)
+        of_method = names[0].startswith(("--relearn_", "--diagnosis_"))
+        return self._groups[_METHOD if of_method else _TRAINING].add_argument(*names, **kwargs)
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -70,9 +68,7 @@ def parse_recipe_arguments(
     known = {action.dest for action in parser._actions} - {"help", "config"}
     values = _read_yaml(_flag_value(argv, "config"), known, parser)
     parser.set_defaults(**values)
-    if "-h" not in argv and "--help" not in argv:
-        chosen, _ = parser.parse_known_args(argv)
-        parser.set_defaults(**{**defaults(chosen), **values})
+    parser.set_defaults(**{**defaults(_chosen(parser, argv)), **values})
     try:
         namespace = parser.parse_args(argv)
         return tuple(
@@ -81,6 +77,17 @@ def parse_recipe_arguments(
         )
     except ValueError as error:
         parser.error(str(error))
+
+
+def _chosen(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
+    """What the flags say so far, for `--help` too and where a required flag is missing."""
+    required = [action for action in parser._actions if action.required]
+    for action in required:
+        action.required = False
+    namespace, _ = parser.parse_known_args([flag for flag in argv if flag not in ("-h", "--help")])
+    for action in required:
+        action.required = True
+    return namespace
 
 
 def _flag_value(argv: Sequence[str], name: str) -> str | None:
