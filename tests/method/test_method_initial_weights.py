@@ -211,3 +211,19 @@ def test_tensors_without_values_are_refused(tmp_path):
     with pytest.raises(TypeError, match="'a' has the type torch.complex64"):
         InitialWeights.save({"a": torch.zeros(2, dtype=torch.complex64)}, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("columns", [3, 70_000])  # small tensors are read, large ones mapped
+def test_a_part_of_a_tensor_is_read_alone(columns, tmp_path):
+    tensors = {"encoder.weight": torch.rand(5, columns), "encoder.scale": torch.tensor(2.0), "none": torch.rand(0, 3)}
+    weights = InitialWeights.save(tensors, tmp_path)
+    part = weights.subset("encoder").read_part("weight", (slice(1, 3), slice(None)))
+    assert torch.equal(part, tensors["encoder.weight"][1:3])
+    if columns == 3:
+        assert part.untyped_storage().nbytes() == 2 * 3 * 4
+    assert torch.equal(
+        weights.read_part("encoder.weight", (slice(4, 5), slice(1, 2))), tensors["encoder.weight"][4:5, 1:2]
+    )
+    assert weights.read_part("encoder.weight", (slice(5, 5), slice(None))).shape == (0, columns)
+    assert weights.read_part("encoder.scale", ()) == 2
+    assert weights.read_part("none", (slice(0, 0), slice(None))).shape == (0, 3)

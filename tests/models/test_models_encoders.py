@@ -12,8 +12,10 @@ from transformers import (
     Wav2Vec2Config,
     Wav2Vec2FeatureExtractor,
 )
+from transformers.modeling_outputs import BaseModelOutput
 
 from hf_relearn import MultimodalForClassification
+from hf_relearn.models.modeling_encoders import pool
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 
@@ -119,6 +121,25 @@ def test_masked_mean_ignores_padding():
     assert torch.allclose(feature(model, **padded)[0], expected, atol=1e-4)
     unmasked = feature(model, input_values=padded["input_values"])[0]
     assert not torch.allclose(unmasked, expected, atol=1e-2)
+
+
+def test_masked_mean_over_many_tokens_stays_in_the_range_of_float16():
+    mask = torch.ones(1, 1501)
+    mask[:, 0] = 0
+    for dtype in (torch.float16, torch.bfloat16):  # the sum, 75,000, is too large for one, the count for the other
+        output = BaseModelOutput(last_hidden_state=torch.full((1, 1501, 2), 50.0, dtype=dtype))
+        pooled = pool(output, "mean", torch.nn.Identity(), mask)
+        assert pooled.dtype == dtype and pooled.tolist() == [[50.0, 50.0]]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_backbones_in_half_precision_take_float32_inputs(dtype):
+    for config, inputs in ((ast_config(), {"input_values": images(2, 16, 16)}), (vit_config(), {})):
+        model = model_of(config).to(dtype)
+        inputs = inputs or {"pixel_values": images(2, 3, 16, 16)}
+        found = feature(model, **inputs)
+        assert found.dtype == dtype
+        assert torch.equal(found, feature(model, **{name: value.to(dtype) for name, value in inputs.items()}))
 
 
 def test_poolings_are_what_they_say():

@@ -17,9 +17,10 @@ from hf_relearn.method.safetensors_stream import (
     content_fingerprint,
     header_bytes,
     read_layout,
-    read_tensor,
+    read_part,
     write_tensors,
 )
+from hf_relearn.method.sharding import is_sharded, reshard_, said_by_first_process
 
 _FILE_PREFIX = "_initial_weights-"
 _FILE_SUFFIX = ".safetensors"
@@ -63,6 +64,9 @@ class InitialWeights(Mapping[str, torch.Tensor]):
         The file appears complete or not at all, and one that is there already is not written again. At most one
         tensor more than the model is in memory.
 
+        Of a model that is sharded (FSDP2) the file holds whole tensors. Every process has to call this, as each tensor
+        is gathered in its turn; the first process writes, even where the file is there already.
+
         Args:
             source: a model on any device, or a mapping name -> tensor, of which every tensor is written.
             folder: made if absent; a run's output directory.
@@ -74,11 +78,13 @@ class InitialWeights(Mapping[str, torch.Tensor]):
             The store that reads this file.
 
         Raises:
-            ValueError: nothing lies under one of the prefixes, or prefixes are given for a mapping.
+            ValueError: nothing lies under one of the prefixes, prefixes are given for a mapping, or the model is
+                divided among processes in a way that is not supported (FSDP version 1, DeepSpeed ZeRO-3).
             TypeError: a tensor has no data (meta device) or a type that safetensors does not know.
         """
         wanted = None if prefixes is None else sorted(prefixes)
         if isinstance(source, nn.Module):
+            reshard_(source)
             tensors, aliases = _tensors_of(source, wanted, include_buffers)
         elif wanted is not None:
             raise ValueError("prefixes select modules of a model; filter a mapping before saving it")
@@ -89,17 +95,15 @@ class InitialWeights(Mapping[str, torch.Tensor]):
         metadata = {"aliases": json.dumps(aliases), "prefixes": json.dumps(wanted), "fingerprint": fingerprint}
         header = header_bytes(layouts, metadata)
         path = Path(folder) / f"{_FILE_PREFIX}{fingerprint}{_FILE_SUFFIX}"
-        if not _is_complete(path, header, sum(layout.num_bytes for layout in layouts.values())):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-            try:
-                with open(temporary, "xb") as file:
-                    write_tensors(file, header, tensors, layouts)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(temporary, path)
-            finally:
-                temporary.unlink(missing_ok=True)
+        if any(is_sharded(tensor) for tensor in tensors.values()):
+            if torch.distributed.get_rank() == 0:
+                _write_file(path, header, tensors, layouts)
+            else:
+                with open(os.devnull, "wb") as nowhere:  # takes part in gathering
+                    write_tensors(nowhere, header, tensors, layouts)
+            path = said_by_first_process(path)
+        elif not _is_complete(path, header, sum(layout.num_bytes for layout in layouts.values())):
+            _write_file(path, header, tensors, layouts)
         return cls.load(path)
 
     @classmethod
@@ -143,6 +147,23 @@ class InitialWeights(Mapping[str, torch.Tensor]):
         return sorted(Path(folder).glob(f"{_FILE_PREFIX}*{_FILE_SUFFIX}"))
 
     def __getitem__(self, name: str) -> torch.Tensor:
+        return self.read_part(name, ())
+
+    def read_part(self, name: str, index: tuple[slice, ...]) -> torch.Tensor:
+        """Reads a part of a tensor, as a process needs that holds only this part of a sharded parameter.
+
+        Args:
+            name: as for `[name]`.
+            index: one slice per dimension, without steps; () reads the whole tensor. No rows (first dimension) but
+                those asked for are read.
+
+        Returns:
+            The part, on the CPU.
+
+        Raises:
+            KeyError: nothing is stored under that name.
+            InitialWeightsError: the file was changed since it was opened.
+        """
         stored = self._stored[name]
         # safe_open would parse the whole header again for every tensor, which takes longer than reading most of them;
         # kept open, it would count every tensor ever read as this process's memory.
@@ -152,7 +173,7 @@ class InitialWeights(Mapping[str, torch.Tensor]):
                 f"the file of initial weights {self.path} had {self._file_size} bytes when it was opened and has "
                 f"{size} now; restore it from a copy"
             )
-        return read_tensor(self.path, size, stored)
+        return read_part(self.path, size, stored, index)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._stored)
@@ -223,6 +244,9 @@ class _Subset(Mapping[str, torch.Tensor]):
     def __getitem__(self, name: str) -> torch.Tensor:
         return self._weights[self._prefix + name]
 
+    def read_part(self, name: str, index: tuple[slice, ...]) -> torch.Tensor:
+        return self._weights.read_part(self._prefix + name, index)
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
 
@@ -258,6 +282,22 @@ def _tensors_of(
         else:
             aliases[name] = first_name
     return tensors, aliases
+
+
+def _write_file(
+    path: Path, header: bytes, tensors: Mapping[str, torch.Tensor], layouts: Mapping[str, TensorLayout]
+) -> None:
+    """Writes the whole file or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            write_tensors(file, header, tensors, layouts)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _is_complete(path: Path, header: bytes, num_data_bytes: int) -> bool:

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import nn
 
+from hf_relearn.method.sharding import ShardGroups, is_sharded, local_index, local_part, reshard_, shard_groups, summed
+
 # Elements moved at a time. On a CPU the scratch memory of a chunk then stays in the cache, which makes the update
 # more than twice as fast as whole tensors; on an accelerator the chunk only bounds the scratch memory.
 _CPU_CHUNK = 2**17
@@ -21,6 +23,10 @@ def soft_reinit_(module: nn.Module, initial: Mapping[str, torch.Tensor], alpha: 
     alpha 1 gives exactly the initial values. Parameters without `requires_grad`, which still have their initial
     values, and buffers stay as they are; a parameter that is reachable under several names moves once.
 
+    Where parameters are sharded (FSDP2), each process moves its own part, reads no more than that from an
+    `InitialWeights` file, and communicates nothing; the whole equals what one process computes to the last bit. If
+    `module` lies inside the module that was sharded last (the root), call the root's `reshard()` before.
+
     Args:
         module: for instance one modality's encoder.
         initial: names of `module.named_parameters()` -> initial values, of any device and float type. Read one at a
@@ -28,7 +34,8 @@ def soft_reinit_(module: nn.Module, initial: Mapping[str, torch.Tensor], alpha: 
         alpha: strength, in [0, 1].
 
     Raises:
-        ValueError: alpha is outside [0, 1], or a shape differs.
+        ValueError: alpha is outside [0, 1], a shape differs, or the parameters are divided among processes in
+            another way (FSDP version 1, DeepSpeed ZeRO-3).
         KeyError: a trained parameter is missing in `initial`.
             Either is raised before anything moves, except a shape that a mapping other than `dict` or one with
             `shape_of(name)` shows only when it is read.
@@ -38,6 +45,9 @@ def soft_reinit_(module: nn.Module, initial: Mapping[str, torch.Tensor], alpha: 
 
 def soft_reinit_with_distance_(module: nn.Module, initial: Mapping[str, torch.Tensor], alpha: float) -> float:
     """Does what `soft_reinit_` does, and measures how far the parameters moved.
+
+    Where parameters are sharded, the distance is that of the whole parameters, the same on every process: two numbers
+    are summed over the processes at the end.
 
     Args:
         module: as for `soft_reinit_`.
@@ -52,9 +62,10 @@ def soft_reinit_with_distance_(module: nn.Module, initial: Mapping[str, torch.Te
     Raises:
         ValueError, KeyError: as `soft_reinit_`.
     """
-    squares = _Squares()
+    squares: dict[ShardGroups, _Squares] = {}
     _move_parameters_(module, initial, alpha, squares)
-    apart, before = (math.sqrt(sum(float(square) for square in sums)) for sums in (squares.apart, squares.before))
+    sums = [summed(found.sums(), groups) for groups, found in squares.items()]
+    apart, before = (math.sqrt(sum(column)) for column in zip(*sums, strict=True)) if sums else (0.0, 0.0)
     moved = alpha * apart
     if moved == 0:
         return 0.0
@@ -83,8 +94,8 @@ def interpolate_buffers_(module: nn.Module, initial: Mapping[str, torch.Tensor],
     with torch.no_grad():
         for name, buffer in buffers.items():
             source = _fetch(initial, name, buffer, "buffer")
-            if not torch.equal(buffer, source):
-                _move_(buffer, source, alpha, None)
+            if not torch.equal(local_part(buffer), source):
+                _move_(local_part(buffer), source, alpha, None)
 
 
 def floating_buffers(module: nn.Module) -> dict[str, torch.Tensor]:
@@ -114,6 +125,9 @@ class _Squares:
         self.before.append(_square_sum(part))
         self.apart.append(_square_sum(scratch))
 
+    def sums(self) -> list[float]:
+        return [sum(float(square) for square in squares) for squares in (self.apart, self.before)]
+
 
 def _square_sum(piece: torch.Tensor) -> torch.Tensor:
     # A dot product is much faster than a norm in float64, and as good for pieces this short.
@@ -122,15 +136,21 @@ def _square_sum(piece: torch.Tensor) -> torch.Tensor:
 
 
 def _move_parameters_(
-    module: nn.Module, initial: Mapping[str, torch.Tensor], alpha: float, squares: _Squares | None
+    module: nn.Module,
+    initial: Mapping[str, torch.Tensor],
+    alpha: float,
+    squares: dict[ShardGroups, _Squares] | None,
 ) -> None:
+    """Moves parameters, and enters squares under the process groups over which each parameter is spread."""
+    reshard_(module)
     parameters = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
     _check(parameters, initial, alpha, "parameter")
     if alpha == 0:
         return
     with torch.no_grad():
         for name, parameter in parameters.items():
-            _move_(parameter.detach(), _fetch(initial, name, parameter, "parameter"), alpha, squares)
+            found = None if squares is None else squares.setdefault(shard_groups(parameter), _Squares())
+            _move_(local_part(parameter.detach()), _fetch(initial, name, parameter, "parameter"), alpha, found)
 
 
 def _check(targets: Mapping[str, torch.Tensor], initial: Mapping[str, torch.Tensor], alpha: float, kind: str) -> None:
@@ -161,9 +181,16 @@ def _check_shape(name: str, target: torch.Tensor, shape: tuple[int, ...], kind: 
 
 
 def _fetch(initial: Mapping[str, torch.Tensor], name: str, target: torch.Tensor, kind: str) -> torch.Tensor:
+    """The initial value of what this process holds of `target`, on its device."""
+    device = local_part(target).device
+    read_part = getattr(initial, "read_part", None)
+    if is_sharded(target) and read_part is not None:
+        return read_part(name, local_index(name, target)).to(device)  # its shape is known and checked
     source = initial[name].detach()
     _check_shape(name, target, source.shape, kind)
-    return source.to(target.device)
+    if is_sharded(target):
+        source = source[local_index(name, target)]
+    return source.to(device)
 
 
 def _move_(target: torch.Tensor, source: torch.Tensor, alpha: float, squares: _Squares | None) -> None:

@@ -15,6 +15,8 @@ from typing import Any, BinaryIO
 
 import torch
 
+from hf_relearn.method.sharding import whole_tensor
+
 _DTYPE_NAMES = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -124,6 +126,18 @@ def read_tensor(path: Path, file_size: int, stored: StoredTensor) -> torch.Tenso
     return raw.view(stored.dtype).view(stored.shape)
 
 
+def read_part(path: Path, file_size: int, stored: StoredTensor, index: tuple[slice, ...]) -> torch.Tensor:
+    """Reads a part of one tensor, one slice per dimension, and of a file no more than the rows that the first asks."""
+    if not index:
+        return read_tensor(path, file_size, stored)
+    begin, end, _ = index[0].indices(stored.shape[0])
+    row_bytes = stored.num_bytes // stored.shape[0] if stored.shape[0] else 0
+    rows = StoredTensor(
+        stored.dtype, (end - begin, *stored.shape[1:]), stored.offset + begin * row_bytes, (end - begin) * row_bytes
+    )
+    return read_tensor(path, file_size, rows)[(slice(None), *index[1:])]
+
+
 def _file_order(layouts: Mapping[str, TensorLayout]) -> list[str]:
     """Widest types first, so that every tensor begins at a multiple of its own item size."""
     return sorted(layouts, key=lambda name: (-layouts[name].item_size, name))
@@ -132,5 +146,5 @@ def _file_order(layouts: Mapping[str, TensorLayout]) -> list[str]:
 def _raw_bytes(tensor: torch.Tensor) -> memoryview:
     if sys.byteorder != "little":
         raise NotImplementedError("safetensors files are little endian, and this machine is not")
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    flat = whole_tensor(tensor.detach()).cpu().contiguous().reshape(-1)
     return flat.view(torch.uint8).numpy().data

@@ -92,7 +92,10 @@ class ModalityEncoder(nn.Module):
         """Return the uni-modal feature, (batch, d), of the backbone's inputs.
 
         `pixel_values` of shape (batch, frames, channels, height, width) are encoded frame by frame and averaged.
+        Floating-point inputs are brought to the type of the backbone's weights.
         """
+        dtype = self.backbone.dtype
+        inputs = {name: value.to(dtype) if value.is_floating_point() else value for name, value in inputs.items()}
         frames = 1
         pixel_values = inputs.get("pixel_values")
         if pixel_values is not None and self.kind != "video" and pixel_values.ndim == 5:
@@ -162,5 +165,7 @@ def _masked_mean(hidden: Tensor, attention_mask: Tensor | None, backbone: nn.Mod
                 f"{hidden.shape[1]} tokens and does not tell which are padding; choose another pooling"
             )
         attention_mask = to_frames(hidden.shape[1], attention_mask)
-    weights = attention_mask.to(hidden.dtype).unsqueeze(-1)
-    return (hidden * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
+    # In float32, since a sum over many tokens leaves float16's range and counts beyond bfloat16's digits.
+    wide = torch.promote_types(hidden.dtype, torch.float32)
+    weights = attention_mask.to(wide).unsqueeze(-1)
+    return ((hidden * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)).to(hidden.dtype)

@@ -10,13 +10,14 @@ from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hf_relearn.method import InitialWeights, ModalityDiagnosis, NonFiniteFeaturesError
+from hf_relearn.method.sharding import reshard_
 from hf_relearn.training.arguments import RelearnSettings, constant_alphas
 from hf_relearn.training.diagnoser import Diagnoser, Verdict
 from hf_relearn.training.encoders import chosen_encoders, module_names
 from hf_relearn.training.features import FeatureFunction
 from hf_relearn.training.history import points_taken, write_history
 from hf_relearn.training.record import describe_record, log_values, make_record
-from hf_relearn.training.relearning import relearn_encoders, reset_optimizer_state
+from hf_relearn.training.relearning import relearn_encoders, renew_master_weights, reset_optimizer_state
 from hf_relearn.training.run_files import (
     checkpoint_folder,
     earlier_records,
@@ -59,7 +60,8 @@ class RelearnCallback(TrainerCallback):
     Raises:
         TypeError: for fields beside `settings`.
         ValueError: at the start of training, for an unknown modality, a parameter shared by two encoders, missing
-            diagnosing samples, labels that are no integers, or a resumed run whose initial weights are not there.
+            diagnosing samples, labels that are no integers, a resumed run whose initial weights are not there, or
+            parameters that FSDP version 1 or DeepSpeed ZeRO-3 divides among processes (FSDP version 2 works).
     """
 
     def __init__(
@@ -120,6 +122,7 @@ class RelearnCallback(TrainerCallback):
                 warnings.warn(message, stacklevel=2)
             self.diagnoser = self._make_diagnoser(args, train_dataloader)
             if self._schedule.planned():
+                reshard_(model)  # or refuse what could not be moved
                 if resumed_from is not None:
                     self._initial = find_initial_weights(output_folder(args), resumed_from, model)
                 else:
@@ -170,9 +173,11 @@ class RelearnCallback(TrainerCallback):
         diagnosed = verdict.modalities if verdict else {}
         alphas = self._alphas or {name: diagnosed[name].alpha for name in self._encoders}
         assert self._initial is not None
+        reshard_(model)  # the diagnosis made forward passes without backward passes
         moved = relearn_encoders(
             self._encoders, self._names, self._initial, alphas, self.settings.relearn_buffers == "interpolate"
         )
+        renew_master_weights(optimizer)
         if self.settings.relearn_optimizer_state == "reset":
             reset_optimizer_state(optimizer, [self._encoders[name] for name in alphas if alphas[name] > 0])
         self._keep(args, state, "point", verdict, diagnosed, alphas, moved)

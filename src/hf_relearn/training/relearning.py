@@ -36,6 +36,16 @@ def relearn_encoders(
     return moved
 
 
+def renew_master_weights(optimizer: Any) -> None:
+    """Let an optimizer with float32 copies of the weights (DeepSpeed, ZeRO stage 1 or 2) copy them anew.
+
+    Its next step would otherwise write the copies, from before the point, over the moved weights.
+    """
+    renew = getattr(getattr(optimizer, "optimizer", optimizer), "refresh_fp32_params", None)
+    if renew is not None:
+        renew()
+
+
 def reset_optimizer_state(optimizer: Any, modules: Iterable[nn.Module]) -> None:
     """Drop the optimizer's state (momentum and the like) of the trained parameters of some modules."""
     state = getattr(optimizer, "optimizer", optimizer).state  # accelerate wraps the optimizer

@@ -10,6 +10,7 @@ from torch import nn
 from transformers import TrainerState, TrainingArguments
 
 from hf_relearn.method import InitialWeights, InitialWeightsError
+from hf_relearn.method.sharding import is_sharded
 from hf_relearn.training.history import HISTORY_FILE, read_history, records_before, write_text_atomically
 
 CHECKPOINT_FILE = "relearn_run.json"
@@ -88,15 +89,18 @@ def remove_stale_initial_weights(output_dir: Path, current: InitialWeights) -> N
 def write_initial_weights(args: TrainingArguments, model: nn.Module, prefixes: Iterable[str]) -> InitialWeights:
     """Write a starting run's initial weights, once for all processes, and remove those that nothing needs any more.
 
+    Every process calls it; of a sharded model (FSDP2) each gives its parts.
+
     Args:
         args: of the Trainer.
         model: before its first training step.
         prefixes: full names of the encoders.
     """
     path: list[Any] = [None]
-    if args.process_index == 0:
+    if args.process_index == 0 or any(is_sharded(parameter) for parameter in model.parameters()):
         initial = InitialWeights.save(model, output_folder(args), prefixes=prefixes)
-        remove_stale_initial_weights(output_folder(args), initial)
         path = [initial.path]
+        if args.process_index == 0:
+            remove_stale_initial_weights(output_folder(args), initial)
     broadcast_object_list(path)
     return InitialWeights.load(path[0])
