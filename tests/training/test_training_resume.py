@@ -26,9 +26,10 @@ def flat(records):
 
 
 def result_of(trainer, folder):
-    """Everything that has to be equal: weights, optimizer, log without times, record without times."""
+    """Everything that has to be equal: weights, optimizer and schedule, log without times, record without times."""
     log = timeless(trainer.state.log_history[:-1])  # the last entry averages over the steps of one process' life
-    return weights_of(trainer.model), trainer.optimizer.state_dict(), log, flat(read_history(folder))
+    optimization = {"optimizer": trainer.optimizer.state_dict(), "schedule": trainer.lr_scheduler.state_dict()}
+    return weights_of(trainer.model), optimization, log, flat(read_history(folder))
 
 
 def copy_of_run(folder, target, step):
@@ -48,7 +49,7 @@ def copy_of_run(folder, target, step):
         ({}, {}),
         ({"unimodal_loss_weight": 1.0}, {"gradient_accumulation_steps": 2, "diagnosis_interval": 1}),
         ({}, {"relearn_strategy": "steps", "relearn_interval": 4, "relearn_optimizer_state": "reset"}),
-        ({}, {"diagnosis_return": True, "relearn_max_times": 2, "gradient_accumulation_steps": 2}),
+        ({}, {"diagnosis_return": True, "relearn_max_times": 2, "lr_scheduler_type": "cosine", "warmup_steps": 3}),
         ({}, {"save_strategy": "epoch", "eval_strategy": "epoch", "diagnosis_interval": 1, "relearn_interval": 2}),
     ],
 )
@@ -66,7 +67,7 @@ def test_every_checkpoint_resumes_to_the_uninterrupted_run(tmp_path, model, sett
     assert any(0 < entry["alpha"] < 1 for r in read_history(tmp_path / "run") for entry in r["modalities"].values())
 
     steps = sorted(int(folder.name.removeprefix("checkpoint-")) for folder in (tmp_path / "run").glob("checkpoint-*"))
-    for step in steps[:-1]:  # ends and middles of epochs, before and after points
+    for step in steps:  # ends and middles of epochs, before and after points, and the end of the run
         checkpoint = copy_of_run(tmp_path / "run", tmp_path / f"resumed-{step}", step)
         torch.manual_seed(1234)
         trainer = fresh(tmp_path / f"resumed-{step}", seed=7, save_strategy="no")  # weights that have to be replaced
@@ -121,7 +122,7 @@ def test_another_runs_initial_weights_are_never_taken_for_the_lost_ones(tmp_path
 def test_a_run_without_relearning_cannot_be_resumed_with_it(tmp_path):
     killed_run(tmp_path, relearn_strategy="no")
     InitialWeights.save(tiny_model(seed=9), tmp_path)  # of some other run in this folder
-    with pytest.raises(InitialWeightsError, match="has no relearn_run.json.*saved without re-learning.*--relearn_str"):
+    with pytest.raises(InitialWeightsError, match="no relearn_run.json.*saved without re-learning.*--relearn_strat"):
         make_trainer(tmp_path, **RUN).train(resume_from_checkpoint=True)
     make_trainer(tmp_path, **RUN, relearn_strategy="no").train(resume_from_checkpoint=True)
 

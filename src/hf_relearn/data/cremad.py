@@ -137,6 +137,8 @@ def _prepare(
 ) -> list[Defect]:
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
+        for leftover in folder.glob("*.partial*"):  # of killed processes: nobody else writes while we hold the lock
+            leftover.unlink(missing_ok=True)
         missing = [shard for shard in shards if shard_defects(shard) is None]
         if missing or not shards:
             # What the scan alone finds (above all a clone without its git-lfs files) stops this before any decoding.

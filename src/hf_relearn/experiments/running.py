@@ -4,12 +4,10 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
 import datasets
 from transformers import set_seed
-from transformers.trainer_utils import get_last_checkpoint
 
 from hf_relearn.experiments.arguments import ModelArguments
 from hf_relearn.models import ModalityConfig, MultimodalConfig, MultimodalForClassification, MultimodalProcessor
@@ -19,6 +17,7 @@ from hf_relearn.training import (
     MultimodalRelearnTrainer,
     RelearnSettings,
     RelearnTrainingArguments,
+    last_checkpoint,
     read_history,
 )
 
@@ -184,11 +183,10 @@ def chosen_settings(model: ModelArguments, args: RelearnTrainingArguments) -> di
 def _checkpoint(args: RelearnTrainingArguments) -> str | None:
     if args.resume_from_checkpoint != "last":
         return args.resume_from_checkpoint
-    folder = str(args.output_dir)
-    checkpoint = get_last_checkpoint(folder) if Path(folder).is_dir() else None
-    if checkpoint is None:
-        raise ValueError(f"--resume_from_checkpoint last: there is no checkpoint in {args.output_dir}")
-    return checkpoint
+    try:
+        return last_checkpoint(str(args.output_dir))
+    except ValueError as error:
+        raise ValueError(f"--resume_from_checkpoint last: {error}") from None
 
 
 def _takes_spectrogram(modality: ModalityConfig) -> bool:

@@ -9,8 +9,9 @@ from PIL import Image
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What training batches get and evaluation never does. Draws from torch's global generator, so that a resumed
-    run draws what the uninterrupted one would have drawn.
+    """What training batches get and evaluation never does. Draws from torch's global generator, which
+    `MultimodalRelearnTrainer` seeds for every training batch by seed, epoch and rows: a resumed run draws what the
+    uninterrupted one would have drawn, also in the middle of an epoch and with worker processes.
 
     Args:
         image_crop_scale: smallest share of an image's area that a random crop keeps; 1.0 does not crop.

@@ -2,6 +2,7 @@
 
 from hf_relearn.training.arguments import RelearnSettings, RelearnTrainingArguments
 from hf_relearn.training.callback import RelearnCallback
+from hf_relearn.training.checkpoints import last_checkpoint
 from hf_relearn.training.collator import MultimodalCollator
 from hf_relearn.training.history import HISTORY_FILE, read_history
 from hf_relearn.training.metrics import classification_metrics, load_metric
@@ -15,6 +16,7 @@ __all__ = [
     "RelearnSettings",
     "RelearnTrainingArguments",
     "classification_metrics",
+    "last_checkpoint",
     "load_metric",
     "read_history",
 ]

@@ -16,14 +16,17 @@ from hf_relearn.training.diagnoser import Diagnoser, Verdict
 from hf_relearn.training.encoders import chosen_encoders, module_names
 from hf_relearn.training.features import FeatureFunction
 from hf_relearn.training.history import points_taken, write_history
-from hf_relearn.training.record import describe_record, log_values, make_record
+from hf_relearn.training.record import describe_record, log_values, make_record, make_settings_record
 from hf_relearn.training.relearning import relearn_encoders, renew_master_weights, reset_optimizer_state
 from hf_relearn.training.run_files import (
+    changed_settings,
     checkpoint_folder,
     earlier_records,
     find_initial_weights,
-    note_initial_weights,
+    note_run,
+    noted_initial_weights,
     output_folder,
+    remove_leftovers,
     write_initial_weights,
 )
 from hf_relearn.training.schedule import RelearnSchedule, whole_epoch
@@ -110,9 +113,13 @@ class RelearnCallback(TrainerCallback):
             num_steps=state.max_steps,
         )
         self._initial: InitialWeights | None = None
+        self._fingerprint: str | None = None
         resumed_from = None
+        if args.should_save:
+            remove_leftovers(output_folder(args))
         if state.global_step > 0:
             resumed_from = Path(self.checkpoint_folder or checkpoint_folder(args, state))
+            self._fingerprint = noted_initial_weights(resumed_from)
         if settings.relearn_strategy != "no" or settings.diagnosis_interval:
             modules = self.encoders(model) if callable(self.encoders) else self.encoders
             self._encoders = chosen_encoders(modules, settings.relearn_modalities)
@@ -127,9 +134,18 @@ class RelearnCallback(TrainerCallback):
                     self._initial = find_initial_weights(output_folder(args), resumed_from, model)
                 else:
                     self._initial = write_initial_weights(args, model, self._names.values())
+                    self._fingerprint = self._initial.fingerprint
         self._records = earlier_records(output_folder(args), resumed_from, state.global_step) if resumed_from else []
+        changed = changed_settings(resumed_from, settings) if resumed_from else {}
+        if changed:
+            self._records.append(make_settings_record(state.global_step, state.epoch, changed))
+            for name, values in changed.items():
+                logger.warning("resumed with another --%s: %s instead of %s", name, values["to"], values["from"])
         if args.should_save:
             write_history(output_folder(args), self._records)
+        ended = bool(self._records) and self._records[-1]["kind"] == "end"
+        if resumed_from and state.global_step >= state.max_steps and settings.diagnosis_interval and not ended:
+            self._diagnose_only(args, state, model, "end")  # the run was killed between its last step and this
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: nn.Module, **kwargs: Any
@@ -162,9 +178,16 @@ class RelearnCallback(TrainerCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         folder = checkpoint_folder(args, state)
         if args.should_save and folder.is_dir():
-            write_history(folder, self._records)
-            if self._initial is not None:
-                note_initial_weights(folder, self._initial.fingerprint)
+            self.write_run_files(folder)
+
+    def write_run_files(self, checkpoint: Path) -> None:
+        """Write into a checkpoint what a resumed run reads: the records so far, the settings, which initial weights.
+
+        A stock Trainer gives the occasion only after it has written the rest; `MultimodalRelearnTrainer` calls this
+        before, so that no checkpoint that looks whole lacks these files.
+        """
+        write_history(checkpoint, self._records)
+        note_run(checkpoint, self._fingerprint, self.settings)
 
     def _take_point(self, args: TrainingArguments, state: TrainerState, model: nn.Module, optimizer: Any) -> None:
         verdict = self._verdict(model)

@@ -1,9 +1,68 @@
-"""Reading weights back from a checkpoint, under the names that the model has in memory."""
+"""Which checkpoints of a run are whole, and reading weights back under the names that the model has in memory."""
 
+import json
+import logging
 import os
+import re
+from pathlib import Path
 from typing import TypeGuard
 
 from transformers import PreTrainedModel
+
+logger = logging.getLogger(__name__)
+
+# The Trainer writes it after everything else, so a checkpoint with a readable one is whole, whoever wrote it.
+LAST_FILE = "trainer_state.json"
+_NAME = re.compile(r"checkpoint-(\d+)$")
+
+
+def is_whole(checkpoint: str | os.PathLike) -> bool:
+    """Whether a checkpoint was written to its end, and not cut off by a kill."""
+    try:
+        json.loads((Path(checkpoint) / LAST_FILE).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):  # cut off in the middle, it is no JSON
+        return False
+    return True
+
+
+def begin_checkpoint(checkpoint: str | os.PathLike) -> None:
+    """Make a checkpoint's folder; one of an earlier life of the run no longer counts as whole while it is replaced."""
+    Path(checkpoint).mkdir(parents=True, exist_ok=True)
+    (Path(checkpoint) / LAST_FILE).unlink(missing_ok=True)
+
+
+def last_checkpoint(output_dir: str | os.PathLike) -> str:
+    """The last checkpoint in a folder from which a run can go on; half-written ones are passed over.
+
+    Args:
+        output_dir: of a run, with `checkpoint-<step>` folders, which may come from any Trainer.
+
+    Returns:
+        The checkpoint's folder.
+
+    Raises:
+        ValueError: if there is none, or none is whole.
+    """
+    folders = [path for path in Path(output_dir).glob("checkpoint-*") if path.is_dir()]
+    found = {int(match[1]): path for path in folders if (match := _NAME.match(path.name))}
+    for _, path in sorted(found.items(), reverse=True):
+        if is_whole(path):
+            return str(path)
+        logger.warning("%s is passed over: it was not written to its end (no readable %s)", path, LAST_FILE)
+    raise ValueError(
+        f"there is no checkpoint in {output_dir} to resume from"
+        + (f": {len(found)} half-written, without a readable {LAST_FILE}" if found else "")
+        + "; start afresh, or name the folder of another one"
+    )
+
+
+def check_whole(checkpoint: str | os.PathLike) -> None:
+    """Raise `ValueError` if a checkpoint that was asked for is not whole."""
+    if not is_whole(checkpoint):
+        raise ValueError(
+            f"cannot resume from {checkpoint}: it is no checkpoint that was written to its end (the Trainer's last "
+            f"file, {LAST_FILE}, is missing or cut off); resume from the one before"
+        )
 
 
 def can_reload(model: object) -> TypeGuard[PreTrainedModel]:

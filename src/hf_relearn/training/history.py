@@ -1,4 +1,4 @@
-"""The record of a run: `relearn_history.jsonl`, one JSON line per diagnosis or point."""
+"""The record of a run: `relearn_history.jsonl`, one JSON line per diagnosis, point or change of settings."""
 
 import json
 import os
@@ -15,7 +15,9 @@ def read_history(folder: str | os.PathLike) -> list[dict[str, Any]]:
     Each record holds `step`, `epoch`, `kind` (`point`: encoders were moved; `record` and `end`: diagnosis only),
     `train_size`, `diagnosis_size`, `num_classes`, `seconds`, `kmeans_seconds` and, under `modalities`, per modality
     `train_purity`, `val_purity`, `train_chance_purity`, `val_chance_purity`, `gap`, `diagnosed_alpha` (None where
-    nothing was diagnosed), `alpha` (the strength applied) and `distance` (relative distance moved).
+    nothing was diagnosed), `alpha` (the strength applied) and `distance` (relative distance moved). A record of the
+    kind `settings` says at which step the run was resumed with other settings: it holds `changed`, name of the
+    setting -> `{"from": ..., "to": ...}`, and no modalities.
 
     Raises:
         ValueError: for a line that is no JSON object; the message names file and line.

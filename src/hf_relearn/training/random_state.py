@@ -9,19 +9,20 @@ import torch
 
 
 @contextmanager
-def preserved_random_state(seed: int | None = None) -> Iterator[None]:
+def preserved_random_state(seed: int | None = None, *, devices: bool = True) -> Iterator[None]:
     """Restore the generators of Python, NumPy and torch (CPU and accelerators) at the end.
 
     Args:
         seed: what all of them are seeded with inside; None leaves them as they are.
+        devices: whether accelerators' generators are meant too; forked processes cannot reach those.
     """
     python_state, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    device_states = _device_states()
+    device_states = _device_states() if devices else None
     try:
         if seed is not None:
             random.seed(seed)
             np.random.seed(seed % 2**32)
-            torch.manual_seed(seed)
+            (torch if devices else torch.default_generator).manual_seed(seed)
         yield
     finally:
         random.setstate(python_state)

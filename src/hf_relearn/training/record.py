@@ -43,6 +43,11 @@ def make_record(
     }
 
 
+def make_settings_record(step: int, epoch: float | None, changed: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Build the record of a run that is resumed with other settings."""
+    return {"step": step, "epoch": epoch, "kind": "settings", "changed": dict(changed), "modalities": {}}
+
+
 def log_values(record: Mapping[str, Any]) -> dict[str, float]:
     """The record as flat values for `log_history` and trackers: `relearn/<modality>/<value>`."""
     return {

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from transformers import TrainerState, TrainingArguments
 
 from hf_relearn.method import InitialWeights, InitialWeightsError
 from hf_relearn.method.sharding import is_sharded
+from hf_relearn.training.arguments import RelearnSettings
 from hf_relearn.training.history import HISTORY_FILE, read_history, records_before, write_text_atomically
 
 CHECKPOINT_FILE = "relearn_run.json"
@@ -37,15 +39,31 @@ def earlier_records(output_dir: Path, checkpoint: Path, step: int) -> list[dict[
     return records_before(read_history(folder), step)
 
 
-def note_initial_weights(checkpoint: Path, fingerprint: str) -> None:
-    """Write into a checkpoint which initial weights its run has."""
-    write_text_atomically(checkpoint / CHECKPOINT_FILE, json.dumps({"initial_weights": fingerprint}) + "\n")
+def note_run(checkpoint: Path, fingerprint: str | None, settings: RelearnSettings) -> None:
+    """Write into a checkpoint which initial weights its run has (None without re-learning), and its settings."""
+    note = {"initial_weights": fingerprint, "settings": asdict(settings)}
+    write_text_atomically(checkpoint / CHECKPOINT_FILE, json.dumps(note, indent=2) + "\n")
 
 
 def noted_initial_weights(checkpoint: Path) -> str | None:
     """Fingerprint of the initial weights that a checkpoint belongs to, or None if it does not say."""
+    return _note(checkpoint).get("initial_weights")
+
+
+def changed_settings(checkpoint: Path, settings: RelearnSettings) -> dict[str, dict[str, Any]]:
+    """Settings that differ from those noted in a checkpoint: name -> `{"from": ..., "to": ...}`."""
+    noted = _note(checkpoint).get("settings", {})
+    present = json.loads(json.dumps(asdict(settings)))  # as they look when they were noted
+    return {
+        name: {"from": noted[name], "to": value}
+        for name, value in present.items()
+        if name in noted and noted[name] != value
+    }
+
+
+def _note(checkpoint: Path) -> dict[str, Any]:
     path = checkpoint / CHECKPOINT_FILE
-    return json.loads(path.read_text(encoding="utf-8"))["initial_weights"] if path.is_file() else None
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def find_initial_weights(output_dir: Path, checkpoint: Path, model: nn.Module) -> InitialWeights:
@@ -58,7 +76,7 @@ def find_initial_weights(output_dir: Path, checkpoint: Path, model: nn.Module) -
     fingerprint = noted_initial_weights(checkpoint)
     if fingerprint is None:
         raise InitialWeightsError(
-            f"cannot resume from {checkpoint}: it has no {CHECKPOINT_FILE}, which says what the run's initial weights "
+            f"cannot resume from {checkpoint}: no {CHECKPOINT_FILE} there says what the run's initial weights "
             "were, so the run was saved without re-learning. Resume with --relearn_strategy no, or start afresh; with "
             "a Trainer of your own and a checkpoint outside its output_dir, set RelearnCallback.checkpoint_folder"
         )
@@ -84,6 +102,14 @@ def remove_stale_initial_weights(output_dir: Path, current: InitialWeights) -> N
     for path in InitialWeights.find(output_dir):
         if path.name != current.path.name and not any(str(fingerprint) in path.name for fingerprint in needed):
             path.unlink()
+
+
+def remove_leftovers(output_dir: Path) -> None:
+    """Delete what writers that were killed left behind: temporary files of records and of initial weights."""
+    for folder in (output_dir, *output_dir.glob("checkpoint-*")):
+        for name in (HISTORY_FILE, CHECKPOINT_FILE, "_initial_weights-*"):
+            for path in folder.glob(f".{name}.*.tmp"):
+                path.unlink(missing_ok=True)
 
 
 def write_initial_weights(args: TrainingArguments, model: nn.Module, prefixes: Iterable[str]) -> InitialWeights:

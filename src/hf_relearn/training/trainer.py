@@ -2,20 +2,26 @@
 
 import logging
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 from transformers import PreTrainedModel, Trainer
 
 from hf_relearn.models import MultimodalProcessor
 from hf_relearn.training.arguments import RelearnTrainingArguments
 from hf_relearn.training.callback import RelearnCallback
-from hf_relearn.training.checkpoints import can_reload, reload_weights
+from hf_relearn.training.checkpoints import (
+    begin_checkpoint,
+    can_reload,
+    check_whole,
+    last_checkpoint,
+    reload_weights,
+)
 from hf_relearn.training.collator import MultimodalCollator
 from hf_relearn.training.diagnoser import Diagnoser, PartFeatures
 from hf_relearn.training.evaluation import UnimodalEvaluation
@@ -23,6 +29,7 @@ from hf_relearn.training.labels import LABEL_NAMES, hold_out, label_names
 from hf_relearn.training.metrics import classification_metrics
 from hf_relearn.training.sampler import ReturningDataset, ReturningSampler
 from hf_relearn.training.schedule import RelearnSchedule
+from hf_relearn.training.seeded_batches import EpochCallback, SeededBatches, as_it_is
 
 logger = logging.getLogger(__name__)
 
@@ -95,6 +102,7 @@ class MultimodalRelearnTrainer(Trainer):
             log=self.log,
         )
         self.add_callback(self.relearn_callback)
+        self.add_callback(EpochCallback())
 
     def part_features(self) -> dict[str, PartFeatures]:
         """Uni-modal features of both parts with the present weights, keyed `"training"` and `"diagnosing"`.
@@ -121,8 +129,10 @@ class MultimodalRelearnTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> torch.utils.data.Sampler | None:
         dataset = train_dataset if train_dataset is not None else self.train_dataset
+        if isinstance(dataset, SeededBatches):
+            dataset = dataset.dataset
         if not isinstance(dataset, ReturningDataset):
-            return super()._get_train_sampler(train_dataset)
+            return super()._get_train_sampler(dataset)
         seed = self.args.data_seed if self.args.data_seed is not None else self.args.seed
         return ReturningSampler(dataset.train_size, dataset.diagnosis_size, self._return_epoch(len(dataset)), seed)
 
@@ -144,6 +154,22 @@ class MultimodalRelearnTrainer(Trainer):
         if not points:
             return None
         return points[-1] if args.relearn_strategy == "epoch" else math.ceil(points[-1] / steps_per_epoch)
+
+    def get_train_dataloader(self) -> DataLoader:
+        """The Trainer's, with batches whose random draws are seeded by batch, where rows have numbers."""
+        dataset, collator = self.train_dataset, self.data_collator
+        by_number = hasattr(dataset, "__getitem__") and not isinstance(dataset, IterableDataset)
+        if not by_number or self.args.remove_unused_columns:  # the Trainer removes columns on the way to the collator
+            return super().get_train_dataloader()
+        seed = self.args.data_seed if self.args.data_seed is not None else self.args.seed
+        self.train_dataset, self.data_collator = SeededBatches(dataset, collator, seed), as_it_is
+        try:
+            loader = super().get_train_dataloader()
+        finally:
+            self.train_dataset, self.data_collator = dataset, collator
+        # Starting workers takes a seed from the global generator otherwise, and persistent ones start just once.
+        getattr(loader, "base_dataloader", loader).generator = torch.Generator()
+        return loader
 
     def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
         with self._without_augmentation():
@@ -178,10 +204,36 @@ class MultimodalRelearnTrainer(Trainer):
         accuracies = {f"{prefix}_unimodal_{name}_accuracy": a for name, a in self.unimodal.finish().items()}
         return output._replace(metrics={**(output.metrics or {}), **accuracies})
 
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        """Train as `Trainer.train` does.
+
+        Args:
+            resume_from_checkpoint: a checkpoint's folder, or True for the last one in the output directory that was
+                written to its end.
+            *args, **kwargs: of `Trainer.train`.
+
+        Raises:
+            ValueError: if there is no whole checkpoint to resume from, or the run's initial weights are not there.
+        """
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = last_checkpoint(str(self.args.output_dir))
+        elif resume_from_checkpoint:
+            check_whole(resume_from_checkpoint)
+        return super().train(resume_from_checkpoint, *args, **kwargs)
+
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        # Our own files come first: the Trainer ends with the file that marks a checkpoint as whole, and then deletes
+        # older checkpoints.
+        folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
+        if self.args.should_save:
+            begin_checkpoint(folder)
+            self.relearn_callback.write_run_files(folder)
+        self.unimodal.save(str(folder), self.args.process_index)
         super()._save_checkpoint(model, trial)
-        folder = os.path.join(self._get_output_dir(trial), f"checkpoint-{self.state.global_step}")
-        self.unimodal.save(folder, self.args.process_index)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        self.accelerator.wait_for_everyone()  # the file that marks the checkpoint as whole speaks for every process
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         self.relearn_callback.checkpoint_folder = resume_from_checkpoint
