@@ -24,10 +24,16 @@ def corpus(tmp_path_factory) -> Path:
     return build_sample_corpus(tmp_path_factory.mktemp("corpus") / "sample", num_actors=5, num_sentences=1)
 
 
-def run_recipe(name: str, *flags: str, launcher: tuple[str, ...] = (sys.executable,), cwd: Path = ROOT) -> str:
+def start_recipe(
+    name: str, *flags: str, launcher: tuple[str, ...] = (sys.executable,), cwd: Path = ROOT
+) -> subprocess.CompletedProcess:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     command = [*launcher, str(ROOT / "recipes" / name), "--use_cpu", "--disable_tqdm", "true", *flags]
-    process = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+def run_recipe(name: str, *flags: str, **options) -> str:
+    process = start_recipe(name, *flags, **options)
     assert process.returncode == 0, process.stderr[-3000:]
     return process.stdout + process.stderr
 
@@ -86,6 +92,20 @@ def test_resuming_from_the_last_checkpoint_gives_the_same_model(corpus, tmp_path
     last.rmdir()
     run_recipe("train_cremad.py", *flags, "--output_dir", str(resumed), "--resume_from_checkpoint", "last")
     assert (whole / "model.safetensors").read_bytes() == (resumed / "model.safetensors").read_bytes()
+    assert "Resumed at" not in (resumed / "report.md").read_text()
+    changed = ["--resume_from_checkpoint", "last", "--num_train_epochs", "4", "--relearn_lambda", "2.5"]
+    run_recipe("train_cremad.py", *flags, "--output_dir", str(resumed), *changed)
+    assert "with another `relearn_lambda`: 2.5 instead of 3.0" in (resumed / "report.md").read_text()
+
+
+def test_a_folder_with_another_run_is_not_overwritten(corpus, tmp_path):
+    output = tmp_path / "run"
+    (output / "checkpoint-7").mkdir(parents=True)
+    flags = ["--data_dir", str(corpus), "--cache_dir", str(tmp_path / "cache"), *SMALL, *TINY]
+    process = start_recipe("train_cremad.py", *flags, "--output_dir", str(output))
+    assert process.returncode != 0
+    assert "holds checkpoints of an earlier run" in process.stderr
+    assert [path.name for path in output.iterdir()] == ["checkpoint-7"]
 
 
 def test_multimodal_recipe_on_recorded_digits(shared_data, tmp_path):

@@ -73,6 +73,8 @@ def compare_arms(experiment: Experiment, args: RelearnTrainingArguments) -> dict
         if arm.diagnosis is None:
             changes["diagnosis_fraction"] = 0.0  # the parts are divided already
         folder = root / name.replace(", ", "_").replace(" ", "_").replace("-", "_")
+        if not any(folder.glob("checkpoint-*")):
+            changes["resume_from_checkpoint"] = None  # a comparison that goes on may not have come to this arm
         arm_args = change_arguments(args, output_dir=str(folder), **changes)
         results[name] = run_experiment(arm.experiment, arm_args, diagnosis=arm.diagnosis)
     if args.should_save:
@@ -81,7 +83,7 @@ def compare_arms(experiment: Experiment, args: RelearnTrainingArguments) -> dict
                 "description": arms[name].description,
                 "results": result.results,
                 "log_history": result.trainer.state.log_history,
-                "records": result.records,
+                "records": [record for record in result.records if record["kind"] != "settings"],
                 "train_size": result.train_size,
                 "seconds": result.seconds,
             }

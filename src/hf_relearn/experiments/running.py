@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -102,9 +103,14 @@ def run_experiment(
         args: training arguments; `resume_from_checkpoint` is a folder, or `last` for the last checkpoint there.
         diagnosis: the diagnosing part; None takes it from where the arguments say.
         extra_settings: further lines for the report's table of settings.
+
+    Raises:
+        ValueError: before anything is trained, if the output directory holds checkpoints of an earlier run and none
+            is to be resumed, or none is there to resume from.
     """
     start = time.perf_counter()
     output_dir = str(args.output_dir)
+    checkpoint = _checkpoint(args)
     set_seed(args.seed)
     model = experiment.build_model()
     processor = experiment.build_processor(model)
@@ -119,7 +125,7 @@ def run_experiment(
         processing_class=processor,
         diagnosis_dataset=diagnosis,
     )
-    trainer.train(resume_from_checkpoint=_checkpoint(args))
+    trainer.train(resume_from_checkpoint=checkpoint)
     results = {}
     for name, split in {"validation": experiment.evaluation, "test": experiment.test}.items():
         if split is not None:
@@ -140,7 +146,7 @@ def run_experiment(
         path = write_report(
             output_dir,
             title=experiment.title,
-            records=result.records,
+            records=[record for record in result.records if record["kind"] != "settings"],
             log_history=trainer.state.log_history,
             results=results,
             settings={**chosen_settings(experiment.model, args), **(extra_settings or {})},
@@ -151,7 +157,7 @@ def run_experiment(
             if parts
             else None,
             class_names=experiment.class_names,
-            notes=experiment.notes,
+            notes=[*experiment.notes, *_changes_of_settings(result.records)],
         )
         logger.info("The report is in %s", path)
     return result
@@ -180,7 +186,22 @@ def chosen_settings(model: ModelArguments, args: RelearnTrainingArguments) -> di
     return {name: getattr(value, "value", value) for name, value in settings.items() if value is not None}
 
 
+def _changes_of_settings(records: list[dict[str, Any]]) -> list[str]:
+    return [
+        f"Resumed at step {record['step']} with another `{name}`: {change['to']} instead of {change['from']}."
+        for record in records
+        if record["kind"] == "settings"
+        for name, change in record["changed"].items()
+    ]
+
+
 def _checkpoint(args: RelearnTrainingArguments) -> str | None:
+    """The checkpoint to resume from, or None to start afresh in a folder that holds no other run's checkpoints."""
+    if not args.resume_from_checkpoint and any(Path(str(args.output_dir)).glob("checkpoint-*")):
+        raise ValueError(
+            f"--output_dir {args.output_dir} holds checkpoints of an earlier run, which would be overwritten: go on "
+            "with that run (--resume_from_checkpoint last), choose another folder, or delete it"
+        )
     if args.resume_from_checkpoint != "last":
         return args.resume_from_checkpoint
     try:
