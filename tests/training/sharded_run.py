@@ -14,6 +14,7 @@ from distributed_run import Perturbed
 from safetensors.torch import save_file
 from tiny import TensorRows, make_trainer, tiny_model
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.distributed.tensor import DTensor, Shard
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -60,15 +61,15 @@ class Unevenly(nn.Module):
         return self.head(self.encoder(inputs))
 
 
-def shards(model):
+def shards(model, mesh=None):
     """The root and two layers in groups of their own, one of which is divided by columns."""
 
     def by_columns(parameter):
         return Shard(1) if parameter.ndim == 2 else None
 
-    fully_shard(model.encoder[0])
-    fully_shard(model.encoder[4], shard_placement_fn=by_columns)
-    return fully_shard(model)
+    fully_shard(model.encoder[0], mesh=mesh)
+    fully_shard(model.encoder[4], mesh=mesh, shard_placement_fn=by_columns)
+    return fully_shard(model, mesh=mesh)
 
 
 def whole(module):
@@ -112,6 +113,12 @@ def reinitialise(folder: Path) -> tuple[dict, dict]:
     from_memory = shards(copy.deepcopy(model))
     values = {name.removeprefix("encoder."): value for name, value in initial_model.named_parameters()}
     soft_reinit_(from_memory.encoder, values, ALPHA)
+    distances = [distance, sharded_distance]
+    for sizes in ((1, 2), (2, 1)):  # replicas of shards, and replicas of the whole
+        mesh = init_device_mesh("cpu", sizes, mesh_dim_names=("replicate", "shard"))
+        hybrid = shards(copy.deepcopy(model), mesh)
+        distances.append(soft_reinit_with_distance_(hybrid.encoder, initial.subset("encoder"), ALPHA))
+        tensors |= {f"hybrid {sizes}.{name}": value for name, value in whole(hybrid).items()}
     tensors |= {f"with_distance.{name}": value for name, value in whole(with_distance).items()}
     tensors |= {f"from_memory.{name}": value for name, value in whole(from_memory).items()}
 
@@ -127,7 +134,7 @@ def reinitialise(folder: Path) -> tuple[dict, dict]:
         "collectives_for_whole_tensors": gathering.collectives,
         "largest_of_whole_tensors": gathering.largest,
         "collectives_for_distance": counted.collectives,
-        "distances": [distance, sharded_distance],
+        "distances": distances,
         "files": sorted(path.name for path in shared_folder.iterdir()),
         "same_file": saved.path.read_bytes() == plain.path.read_bytes() and saved.path.name == plain.path.name,
     }

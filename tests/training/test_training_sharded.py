@@ -54,7 +54,8 @@ def test_shards_move_as_whole_parameters_do_to_the_last_bit(sharded):
     assert set(alone) == set(moved) and len(alone) == 16
     for name, value in moved.items():
         assert torch.equal(value, alone[name]), name  # and the output of a forward pass
-    for way in ("with_distance.", "from_memory."):
+    for way in ("with_distance.", "from_memory.", "hybrid (1, 2).", "hybrid (2, 1)."):
+        assert len(only(tensors, way)) == 15
         for name, value in only(tensors, way).items():
             assert torch.equal(value, alone[name]) or "running" in name, way + name
 
@@ -67,8 +68,8 @@ def test_moving_shards_communicates_nothing_and_makes_no_whole_tensor(sharded):
 
 
 def test_the_distance_is_that_of_the_whole_on_every_process(sharded):
-    (alone, first), (_, second) = (values["distances"] for values in sharded[1])
-    assert first == second == pytest.approx(alone, rel=1e-6)
+    (alone, *first), (_, *second) = (values["distances"] for values in sharded[1])
+    assert first == second == pytest.approx([alone] * 3, rel=1e-6)
     assert all(values["collectives_for_distance"] == ["c10d.allreduce_.default"] for values in sharded[1])
 
 

@@ -28,7 +28,11 @@ def local_part(tensor: torch.Tensor) -> torch.Tensor:
 
 def whole_tensor(tensor: torch.Tensor) -> torch.Tensor:
     """The whole of a tensor. If it is sharded, its parts are gathered: every process has to call this."""
-    return tensor.full_tensor() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
+    if not is_sharded(tensor):
+        return tensor
+    assert isinstance(tensor, DTensor)
+    # Parts that were offloaded to the CPU are gathered by their accelerators.
+    return tensor.to(tensor.device_mesh.device_type).full_tensor()  # type: ignore[attr-defined]
 
 
 def local_index(name: str, tensor: torch.Tensor) -> tuple[slice, ...]:
