@@ -1,14 +1,15 @@
 """Lives of runs that are ended by SIGKILL: `python killed_run.py FOLDER`.
 
-`FOLDER/plan.json` is a list of lives, each {"run": name}, and when to kill it: "share" of the seconds that the last
-life took which was to end by itself, or "event": [audit event, part of a path, which occurrence]. Each life is a
-process of its own (forked from this one, which has only imported modules) that trains the run in FOLDER/<name>, or
-goes on with its last whole checkpoint. `FOLDER/lives.json` tells what became of each; what a killed one left behind is
-copied to `FOLDER/<name>-killed-<number of the life>`, and a run that has ended leaves `FOLDER/<name>-result`.
+`FOLDER/plan.json` holds `kills`, how many lives to end at random moments (`seed`), and `events`, the moments at which
+to end one more each: [audit event, part of a path, which occurrence]. Each life is a process of its own (forked from
+this one, which has only imported modules) that trains the run in FOLDER/<run>, or goes on with its last whole
+checkpoint. What a killed one left behind is copied to `FOLDER/<run>-killed-<n>`, and a run that has come to its end,
+as they all do at last, leaves `FOLDER/<run>-result`.
 """
 
 import json
 import os
+import random
 import shutil
 import signal
 import sys
@@ -68,42 +69,55 @@ def kill_at(event: str, part: str, occurrence: int) -> None:
     sys.addaudithook(watch)
 
 
-def live(folder: Path, life: dict, delay: float) -> int:
-    """Start one life, end it as planned or after a delay, and return its exit status, negative for a signal."""
-    process = os.fork()
-    if process == 0:
-        try:
-            if "event" in life:
-                kill_at(*life["event"])
-            train(folder / life["run"])
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    deadline = time.monotonic() + delay
-    while time.monotonic() < deadline:
-        ended, status = os.waitpid(process, os.WNOHANG)
-        if ended:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.001)
-    os.kill(process, signal.SIGKILL)
-    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+class Lives:
+    """Starts the lives of all runs in one folder, one after the other."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.killed = 0
+
+    def live(self, run: str, *, event: list | None = None, delay: float = 60.0) -> bool:
+        """Start one life, and end it at an event or after a delay in seconds; whether it came to its own end."""
+        process = os.fork()
+        if process == 0:
+            try:
+                if event is not None:
+                    kill_at(*event)
+                train(self.folder / run)
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        deadline = time.monotonic() + delay
+        while (ended := os.waitpid(process, os.WNOHANG))[0] == 0 and time.monotonic() < deadline:
+            time.sleep(0.001)
+        if ended[0] == 0:
+            os.kill(process, signal.SIGKILL)
+            ended = os.waitpid(process, 0)
+        status = os.waitstatus_to_exitcode(ended[1])
+        if status not in (0, -signal.SIGKILL):
+            sys.exit(f"a life of {run} failed")
+        if status != 0 and (self.folder / run).is_dir():
+            shutil.copytree(self.folder / run, self.folder / f"{run}-killed-{self.killed}")
+        self.killed += status != 0
+        return status == 0
 
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    lives, usual = [], 60.0
-    for number, life in enumerate(json.loads((folder / "plan.json").read_text())):
+    plan = json.loads((folder / "plan.json").read_text())
+    lives = Lives(folder)
+    for run in ("warm-up", "uninterrupted"):
         start = time.monotonic()
-        status = live(folder, life, life["share"] * usual if "share" in life else 60.0)
-        if status not in (0, -signal.SIGKILL):
-            sys.exit(f"a life failed: {life}")
-        if status == -signal.SIGKILL and (folder / life["run"]).is_dir():
-            shutil.copytree(folder / life["run"], folder / f"{life['run']}-killed-{number}")
-        elif set(life) == {"run"}:
-            usual = time.monotonic() - start
-        lives.append({**life, "killed": status == -signal.SIGKILL})
-    (folder / "lives.json").write_text(json.dumps(lives))
+        lives.live(run)
+        seconds = time.monotonic() - start
+    for number, event in enumerate(plan["events"]):
+        lives.live(f"moment-{number}", event=event)
+        lives.live(f"moment-{number}")
+    generator, number, killed_before = random.Random(plan["seed"]), 0, lives.killed
+    while lives.killed < killed_before + plan["kills"]:
+        number += lives.live(f"random-{number}", delay=generator.uniform(0, seconds))
+    lives.live(f"random-{number}")
 
 
 if __name__ == "__main__":
