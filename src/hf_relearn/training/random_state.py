@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,8 +16,7 @@ def preserved_random_state(seed: int | None = None) -> Iterator[None]:
     Args:
         seed: what all of them are seeded with inside; None leaves them as they are.
     """
-    python_state, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    device_states = _device_states()
+    state = random_state()
     try:
         if seed is not None:
             random.seed(seed)
@@ -24,11 +24,22 @@ def preserved_random_state(seed: int | None = None) -> Iterator[None]:
             torch.manual_seed(seed)
         yield
     finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)
-        torch.set_rng_state(torch_state)
-        if device_states is not None:
-            _restore_device_states(device_states)
+        restore_random_state(state)
+
+
+def random_state() -> tuple[Any, ...]:
+    """State of the generators of Python, NumPy and torch (CPU and accelerators)."""
+    return random.getstate(), np.random.get_state(), torch.get_rng_state(), _device_states()
+
+
+def restore_random_state(state: tuple[Any, ...]) -> None:
+    """Put all generators back into a state that `random_state` gave."""
+    python_state, numpy_state, torch_state, device_states = state
+    random.setstate(python_state)
+    np.random.set_state(numpy_state)
+    torch.set_rng_state(torch_state)
+    if device_states is not None:
+        _restore_device_states(device_states)
 
 
 def _device_states() -> list[torch.Tensor] | None:
