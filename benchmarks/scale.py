@@ -80,11 +80,12 @@ def store(gigabytes: float, folder: str) -> dict[str, float]:
         initial, write_seconds, write_peak = watch(lambda: InitialWeights.save(model, temporary))
         file_size = initial.path.stat().st_size
         with torch.no_grad():
-            first = model.weight_0.clone()
-            model.weight_0.mul_(2)
+            weight = next(model.parameters())
+            first = weight.clone()
+            weight.mul_(2)
         moved, move_seconds, move_peak = watch(lambda: soft_reinit_(model, initial, 0.5))
     # Half of the way from twice the weights to the weights; the other tensors move onto themselves.
-    right = torch.equal(model.weight_0, (0.5 * (2 * first.float()) + 0.5 * first.float()).to(torch.bfloat16))
+    right = torch.equal(weight, (0.5 * (2 * first.float()) + 0.5 * first.float()).to(torch.bfloat16))
     return {
         "file bytes": file_size,
         "model bytes": sum(sizes),

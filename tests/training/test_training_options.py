@@ -147,7 +147,7 @@ class OutOfMemory(TrainerCallback):
 
 
 def batches_that_fit(folder, at_step, batch_size, fitting=9, **kwargs):
-    """A run with dropout, a schedule and points, in which a batch of more than 9 does not fit."""
+    """A run with dropout, a schedule and points, in which a batch of more than `fitting` does not fit."""
     settings = {"lr_scheduler_type": "linear", "optim": "adamw_torch", "auto_find_batch_size": True}
     trainer = make_trainer(
         folder,
@@ -163,14 +163,21 @@ def outcome(trainer, folder):
     return weights_of(trainer.model), trainer.optimizer.state_dict(), log, without_times(read_history(folder))
 
 
-@pytest.mark.parametrize("at_step", [1, 4])  # before a point and after one
-def test_a_smaller_batch_starts_over_as_the_run_that_began_with_it(tmp_path, at_step, caplog):
-    expected = batches_that_fit(tmp_path / "fits", at_step, 9, num_train_epochs=3)
+@pytest.mark.parametrize(
+    ("at_step", "fitting", "settings"),
+    [
+        (1, 9, {}),  # before a point
+        (4, 9, {}),  # after one
+        # A smaller batch needs more steps for an epoch, so that the diagnosing part returns an epoch earlier.
+        (2, 8, {"relearn_strategy": "steps", "relearn_interval": 4, "relearn_max_times": 1}),
+    ],
+)
+def test_a_smaller_batch_starts_over_as_the_run_that_began_with_it(tmp_path, at_step, fitting, settings, caplog):
+    expected = batches_that_fit(tmp_path / "fits", at_step, fitting, fitting, **settings)
     initial = weights_of(expected.model)
     expected.train()
     with caplog.at_level("WARNING", logger="hf_relearn"):
-        # 0.9 times 10 is 9, the largest that fits
-        trainer = batches_that_fit(tmp_path / "found", at_step, 10, num_train_epochs=3)
+        trainer = batches_that_fit(tmp_path / "found", at_step, 10, fitting, **settings)
         trainer.train()
     assert "a batch of 10 did not fit: training starts over" in caplog.text
     assert any(record["kind"] == "point" for record in read_history(tmp_path / "found"))
@@ -255,6 +262,13 @@ def test_a_second_training_is_a_run_of_its_own_from_where_the_first_ended(tmp_pa
     assert stored and all(torch.equal(stored[name], trained[name]) for name in stored)
     assert len(read_history(tmp_path)) == 2
     assert any(0 < entry["alpha"] for record in read_history(tmp_path) for entry in record["modalities"].values())
+
+
+def test_a_second_training_probes_features_of_its_own_steps_only(tmp_path):
+    trainer = make_trainer(tmp_path)
+    for _ in range(2):
+        trainer.train()
+        assert len(trainer.unimodal.window.tensors()["labels"]) == 3 * 27  # epochs of the training part
 
 
 def test_a_training_after_one_that_failed_does_not_go_back(tmp_path):
