@@ -20,3 +20,4 @@ sample:
 
 benchmark:
 	python benchmarks/diagnosis_cost.py
+	python benchmarks/scale.py

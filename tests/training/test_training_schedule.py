@@ -42,7 +42,8 @@ def test_a_run_without_a_known_number_of_epochs_can_be_planned_by_steps():
     import sys
 
     assert list(RelearnSchedule("steps", 5, 2, num_epochs=sys.maxsize, num_steps=20).planned()) == [5, 10]
-    assert RelearnSchedule("epoch", 5, 2, num_epochs=sys.maxsize, num_steps=20).is_due(10, 1)
+    by_epoch = RelearnSchedule("epoch", 5, 2, num_epochs=sys.maxsize, num_steps=20)
+    assert not by_epoch.planned() and "use --relearn_strategy steps" in by_epoch.why_no_point()
 
 
 @pytest.mark.parametrize(("epoch", "expected"), [(None, None), (0.0, 0), (2.0, 2), (2.5, None), (1 + 2 / 3, None)])

@@ -94,7 +94,11 @@ class RelearnSettings:
         },
     )
     diagnosis_max_samples: int | None = field(
-        default=None, metadata={"help": "Samples of each part at most, stratified; unset, no bound."}
+        default=None,
+        metadata={
+            "help": "Samples of each part at most, stratified; unset, no bound. Of a part that is a stream, the first "
+            "so many samples (unset, 2048), which are kept in memory."
+        },
     )
     diagnosis_n_init: int = field(
         default=1, metadata={"help": "K-means starts of a clustering, of which the best counts (the paper: 1)."}

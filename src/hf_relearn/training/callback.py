@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils.memory import should_reduce_batch_size
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -18,7 +19,9 @@ from hf_relearn.training.features import FeatureFunction
 from hf_relearn.training.history import points_taken, write_history
 from hf_relearn.training.record import describe_record, log_values, make_record, make_settings_record
 from hf_relearn.training.relearning import relearn_encoders, renew_master_weights, reset_optimizer_state
+from hf_relearn.training.restart import StartingPoint
 from hf_relearn.training.run_files import (
+    arguments_of_run,
     changed_settings,
     checkpoint_folder,
     earlier_records,
@@ -43,6 +46,11 @@ class RelearnCallback(TrainerCallback):
     extracted and diagnosed, and each encoder is moved back towards its initial weights by its strength (arXiv
     2407.09705, section 3). The record stands in `relearn_history.jsonl` in the output directory and in `log_history`.
 
+    Each `train()` without a checkpoint is a run of its own: its initial weights are those before its first step (of a
+    Trainer that trains twice, those that the first run ended with), and its record replaces that of the run before.
+    Where `auto_find_batch_size` begins again with a smaller batch, the whole model goes back to the weights before the
+    first step, and optimizer and random generators with it, so that the run is the one that began with that batch.
+
     Args:
         encoders: modality -> encoder module, or a function that gives this mapping for a model.
         feature_function: (model, batch) -> modality -> (batch, d) tensor, the uni-modal features; `batch` is what
@@ -59,6 +67,8 @@ class RelearnCallback(TrainerCallback):
     Attributes:
         checkpoint_folder: the checkpoint from which a run resumes. None looks in the Trainer's output directory, so
             it has to be set only for a checkpoint elsewhere; `MultimodalRelearnTrainer` sets it.
+        output_dir: the folder of this run. None is the Trainer's output directory, so it has to be set only for the
+            trials of a hyper-parameter search, each of which has a folder therein; `MultimodalRelearnTrainer` does.
 
     Raises:
         TypeError: for fields beside `settings`.
@@ -92,8 +102,10 @@ class RelearnCallback(TrainerCallback):
         self.collate_fn = collate_fn
         self.log = log
         self.checkpoint_folder: str | None = None
+        self.output_dir: str | None = None
         self.diagnoser: Diagnoser | None = None
         self._warned_of_features = False
+        self._starting_point: StartingPoint | None = None
 
     def on_train_begin(
         self,
@@ -104,6 +116,9 @@ class RelearnCallback(TrainerCallback):
         train_dataloader: Any = None,
         **kwargs: Any,
     ) -> None:
+        args = arguments_of_run(args, self.output_dir)
+        if args.auto_find_batch_size:
+            self._start_over(args, state, model, train_dataloader, kwargs.get("optimizer"))
         settings = self.settings
         self._schedule = RelearnSchedule(
             settings.relearn_strategy,
@@ -175,7 +190,31 @@ class RelearnCallback(TrainerCallback):
         if over and self.settings.diagnosis_interval:
             self._diagnose_only(args, state, model, "end")
 
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: nn.Module,
+        logs: Mapping[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        # An evaluation that stops a run early comes after `on_epoch_end`. The run's summary is logged next, while the
+        # model is still as trained; at `on_train_end` the best one may have been loaded.
+        if self.settings.diagnosis_interval and "train_runtime" in (logs or {}):
+            ended = any(record["kind"] == "end" and record["step"] == state.global_step for record in self._records)
+            if not ended:
+                self._diagnose_only(args, state, model, "end")
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self._starting_point is not None:
+            self._starting_point.remove()
+            self._starting_point = None
+
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        args = arguments_of_run(args, self.output_dir)
         folder = checkpoint_folder(args, state)
         if args.should_save and folder.is_dir():
             self.write_run_files(folder)
@@ -188,6 +227,21 @@ class RelearnCallback(TrainerCallback):
         """
         write_history(checkpoint, self._records)
         note_run(checkpoint, self._fingerprint, self.settings)
+
+    def _start_over(
+        self, args: TrainingArguments, state: TrainerState, model: nn.Module, train_dataloader: Any, optimizer: Any
+    ) -> None:
+        """Go back to the start of a failed attempt, if there was one, and note where this one starts."""
+        batch_size = train_dataloader.total_batch_size
+        failed = self._starting_point
+        if failed is not None and batch_size < failed.batch_size:  # else another `train()`, after one that raised
+            logger.warning(
+                "a batch of %d did not fit: training starts over, with the weights before its first step, with %d",
+                failed.batch_size,
+                batch_size,
+            )
+            failed.restore(model, optimizer, resumed=state.global_step > 0)
+        self._starting_point = StartingPoint(output_folder(args), args.process_index, model, batch_size)
 
     def _take_point(self, args: TrainingArguments, state: TrainerState, model: nn.Module, optimizer: Any) -> None:
         verdict = self._verdict(model)
@@ -217,6 +271,13 @@ class RelearnCallback(TrainerCallback):
             return None
         try:
             return self.diagnoser(model)
+        except RuntimeError as error:
+            if self._starting_point is not None and should_reduce_batch_size(error):
+                raise RuntimeError(
+                    "a diagnosis ran out of memory, which a smaller training batch would not mend "
+                    "(auto_find_batch_size): lower --per_device_eval_batch_size"
+                ) from error
+            raise
         except NonFiniteFeaturesError as error:
             if not self._warned_of_features:
                 warnings.warn(f"no diagnosis is possible, and training goes on without it: {error}", stacklevel=2)
@@ -233,6 +294,7 @@ class RelearnCallback(TrainerCallback):
         alphas: Mapping[str, float],
         moved: Mapping[str, float],
     ) -> None:
+        args = arguments_of_run(args, self.output_dir)
         record = make_record(state.global_step, state.epoch, kind, verdict, diagnosed, alphas, moved, self.diagnoser)
         self._records.append(record)
         if args.should_save:

@@ -1,5 +1,6 @@
 """Diagnosing a model: which samples are looked at, their features, and the verdict that reaches every process."""
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ from hf_relearn.method import ModalityDiagnosis, NonFiniteFeaturesError, diagnos
 from hf_relearn.training.arguments import RelearnSettings
 from hf_relearn.training.features import FeatureFunction, extract_features
 from hf_relearn.training.labels import dataset_labels, label_names
+from hf_relearn.training.streams import first_rows, is_stream
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -39,15 +43,19 @@ class Diagnoser:
 
     Args:
         feature_function: (model, batch) -> modality -> (batch, d) tensor.
-        train_dataset, diagnosis_dataset: the two parts, map-style.
+        train_dataset, diagnosis_dataset: the two parts, map-style; of a stream the first `diagnosis_max_samples` (or
+            2048) samples are read at once and kept in memory.
         collate_fn: rows -> batch; if it has `without_augmentation()`, that is used, and its `label_column`, if any.
         settings: `diagnosis_sampling`, `diagnosis_max_samples`, `diagnosis_n_init`, `relearn_lambda`.
         args: batch size, device, processes, workers, seed.
         num_classes: clusters of the K-means; None counts the classes of both parts.
         modalities: those to diagnose; None for all that the feature function gives.
 
+    Attributes:
+        streamed: part -> number of samples that were read from the beginning of a stream; empty without streams.
+
     Raises:
-        ValueError: as `dataset_labels`; the message names the part.
+        ValueError: as `dataset_labels` and `first_rows`; the message names the part.
     """
 
     def __init__(
@@ -62,7 +70,9 @@ class Diagnoser:
         modalities: list[str] | None = None,
     ):
         self.feature_function = feature_function
-        self.parts = {"training": train_dataset, "diagnosing": diagnosis_dataset}
+        self.parts, self.streamed = _materialised(
+            {"training": train_dataset, "diagnosing": diagnosis_dataset}, settings.diagnosis_max_samples, args.seed
+        )
         plain = getattr(collate_fn, "without_augmentation", None)
         self.collate_fn = plain() if plain else collate_fn
         self.settings = settings
@@ -160,3 +170,21 @@ class Diagnoser:
             relearn_lambda=self.settings.relearn_lambda,
             n_init=self.settings.diagnosis_n_init,
         )
+
+
+def _materialised(parts: Mapping[str, Any], bound: int | None, seed: int) -> tuple[dict[str, Any], dict[str, int]]:
+    """The parts with streams replaced by their first samples, and how many those are."""
+    datasets, streamed = dict(parts), {}
+    for part, dataset in parts.items():
+        if is_stream(dataset):
+            try:
+                datasets[part] = first_rows(dataset, bound, seed)
+            except ValueError as error:
+                raise ValueError(f"the {part} part cannot be diagnosed: {error}") from error
+            streamed[part] = len(datasets[part])
+            logger.info(
+                "the %s part is a stream: its first %d samples are diagnosed (--diagnosis_max_samples sets how many)",
+                part,
+                streamed[part],
+            )
+    return datasets, streamed

@@ -69,8 +69,9 @@ class UnimodalEvaluation:
         os.makedirs(folder, exist_ok=True)
         self.window.save(os.path.join(folder, PROBE_FILE.format(process_index)))
 
-    def load(self, folder: str, process_index: int) -> None:
-        """Read this process's window from a checkpoint; one without it leaves the window as it is."""
-        path = os.path.join(folder, PROBE_FILE.format(process_index))
-        if os.path.isfile(path):
+    def start(self, checkpoint: str | None, process_index: int) -> None:
+        """Begin to train: with an empty window, or with this process's one from the checkpoint that is resumed."""
+        self.window = FeatureWindow()
+        path = os.path.join(checkpoint or "", PROBE_FILE.format(process_index))
+        if checkpoint is not None and os.path.isfile(path):
             self.window.load(path)

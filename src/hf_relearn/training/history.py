@@ -13,7 +13,8 @@ def read_history(folder: str | os.PathLike) -> list[dict[str, Any]]:
     """Read a run's records, oldest first; none if the run has no file yet.
 
     Each record holds `step`, `epoch`, `kind` (`point`: encoders were moved; `record` and `end`: diagnosis only),
-    `train_size`, `diagnosis_size`, `num_classes`, `seconds`, `kmeans_seconds` and, under `modalities`, per modality
+    `train_size`, `diagnosis_size`, `num_classes`, `streamed` (part -> samples that were read from the beginning of a
+    stream, among which the diagnosed ones are), `seconds`, `kmeans_seconds` and, under `modalities`, per modality
     `train_purity`, `val_purity`, `train_chance_purity`, `val_chance_purity`, `gap`, `diagnosed_alpha` (None where
     nothing was diagnosed), `alpha` (the strength applied) and `distance` (relative distance moved). A record of the
     kind `settings` says at which step the run was resumed with other settings: it holds `changed`, name of the

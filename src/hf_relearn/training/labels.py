@@ -4,10 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from torch.utils.data import IterableDataset, Subset
+from torch.utils.data import Subset
 
 from hf_relearn.method import stratified_split
 from hf_relearn.training.random_state import preserved_random_state
+from hf_relearn.training.streams import is_stream
 
 LABEL_NAMES = ("label", "labels")
 
@@ -35,10 +36,12 @@ def dataset_labels(dataset: Any, names: Sequence[str] = LABEL_NAMES) -> np.ndarr
         ValueError: if the data set is a stream, is empty, has rows that are no mappings or no label column, or labels
             that are no integers.
     """
-    if isinstance(dataset, IterableDataset) or not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+    if is_stream(dataset):
         raise ValueError(
-            f"{type(dataset).__name__} is a stream, of which no part can be drawn: use a map-style data set, or train "
-            "without a diagnosis (--diagnosis_fraction 0 with --relearn_alpha or --relearn_strategy no)"
+            f"{type(dataset).__name__} is a stream, of which no part can be held out, since its samples are not known "
+            "before training has read them: use a map-style data set, diagnose on the evaluation set "
+            "(--diagnosis_source eval), or train without a diagnosis (--diagnosis_fraction 0 with --relearn_alpha or "
+            "--relearn_strategy no)"
         )
     if len(dataset) == 0:
         raise ValueError("the data set is empty: it has no labels")

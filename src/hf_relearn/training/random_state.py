@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,8 +17,7 @@ def preserved_random_state(seed: int | None = None, *, devices: bool = True) -> 
         seed: what all of them are seeded with inside; None leaves them as they are.
         devices: whether accelerators' generators are meant too; forked processes cannot reach those.
     """
-    python_state, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    device_states = _device_states() if devices else None
+    state = random_state(devices)
     try:
         if seed is not None:
             random.seed(seed)
@@ -25,11 +25,23 @@ def preserved_random_state(seed: int | None = None, *, devices: bool = True) -> 
             (torch if devices else torch.default_generator).manual_seed(seed)
         yield
     finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)
-        torch.set_rng_state(torch_state)
-        if device_states is not None:
-            _restore_device_states(device_states)
+        restore_random_state(state)
+
+
+def random_state(devices: bool = True) -> tuple[Any, ...]:
+    """State of the generators of Python, NumPy and torch (CPU and, with `devices`, accelerators)."""
+    device_states = _device_states() if devices else None
+    return random.getstate(), np.random.get_state(), torch.get_rng_state(), device_states
+
+
+def restore_random_state(state: tuple[Any, ...]) -> None:
+    """Put all generators back into a state that `random_state` gave."""
+    python_state, numpy_state, torch_state, device_states = state
+    random.setstate(python_state)
+    np.random.set_state(numpy_state)
+    torch.set_rng_state(torch_state)
+    if device_states is not None:
+        _restore_device_states(device_states)
 
 
 def _device_states() -> list[torch.Tensor] | None:

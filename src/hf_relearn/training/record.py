@@ -39,6 +39,7 @@ def make_record(
         "train_size": first.train_size if first else 0,
         "diagnosis_size": first.val_size if first else 0,
         "num_classes": diagnoser.num_classes if diagnoser else None,
+        "streamed": diagnoser.streamed if diagnoser else {},
         "modalities": modalities,
     }
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from copy import copy
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,15 @@ from hf_relearn.training.arguments import RelearnSettings
 from hf_relearn.training.history import HISTORY_FILE, read_history, records_before, write_text_atomically
 
 CHECKPOINT_FILE = "relearn_run.json"
+
+
+def arguments_of_run(args: TrainingArguments, folder: str | None) -> TrainingArguments:
+    """The arguments with the folder of this run as output directory, where it is one of a hyper-parameter search."""
+    if folder is None or folder == args.output_dir:
+        return args
+    changed = copy(args)
+    changed.output_dir = folder
+    return changed
 
 
 def output_folder(args: TrainingArguments) -> Path:

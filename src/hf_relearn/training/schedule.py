@@ -1,5 +1,6 @@
 """When re-learning points come: a pure function of the settings, the run's length and its record."""
 
+import sys
 from dataclasses import dataclass
 
 
@@ -11,7 +12,8 @@ class RelearnSchedule:
         strategy: `"no"`, `"epoch"` or `"steps"`.
         interval: epochs or steps between points; None spreads `max_times` points evenly over the run.
         max_times: points at most.
-        num_epochs, num_steps: the run's length.
+        num_epochs, num_steps: the run's length; `sys.maxsize` epochs, as the Trainer has it, where the data are a
+            stream of unknown length, whose epochs cannot be counted.
     """
 
     strategy: str
@@ -32,14 +34,23 @@ class RelearnSchedule:
 
     def planned(self) -> range:
         """Completed epochs (or steps) at which points come; at the run's very end nothing would follow one."""
-        if self.strategy == "no":
+        if self.strategy == "no" or self._uncountable:
             return range(0)
         return range(self.every, self.length, self.every)[: self.max_times]
+
+    @property
+    def _uncountable(self) -> bool:
+        return self.strategy == "epoch" and self.num_epochs == sys.maxsize
 
     def why_no_point(self) -> str | None:
         """What to tell where points are wanted, but none will come."""
         if self.strategy == "no" or self.max_times == 0 or self.planned():
             return None
+        if self._uncountable:
+            return (
+                "no re-learning point will come: the training data are a stream of unknown length, whose epochs "
+                "cannot be counted; use --relearn_strategy steps"
+            )
         unit = "epochs" if self.strategy == "epoch" else "steps"
         return (
             f"no re-learning point will come: --relearn_interval is {self.every} {unit}, but the run has "

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from transformers import PreTrainedModel, Trainer
 
 from hf_relearn.models import MultimodalProcessor
-from hf_relearn.training.arguments import RelearnTrainingArguments
+from hf_relearn.training.arguments import RelearnSettings, RelearnTrainingArguments
 from hf_relearn.training.callback import RelearnCallback
 from hf_relearn.training.checkpoints import (
     begin_checkpoint,
@@ -30,6 +30,7 @@ from hf_relearn.training.metrics import classification_metrics
 from hf_relearn.training.sampler import ReturningDataset, ReturningSampler
 from hf_relearn.training.schedule import RelearnSchedule
 from hf_relearn.training.seeded_batches import EpochCallback, SeededBatches, as_it_is
+from hf_relearn.training.streams import is_stream
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +49,9 @@ class MultimodalRelearnTrainer(Trainer):
 
     Evaluation also reports `unimodal_<modality>_accuracy`: that of the uni-modal head, or of a linear probe fitted on
     the latest training features where the model has no heads. Neither costs a forward pass.
+
+    `hyperparameter_search` works with a `model_init`: each trial has its own initial weights, record and checkpoints
+    in its own folder, and the fields of `RelearnSettings` can be searched over, but for those that divide the data.
 
     Raises:
         ValueError: if there is no diagnosing part where one is needed, or one is asked for from a stream.
@@ -78,6 +82,8 @@ class MultimodalRelearnTrainer(Trainer):
         if args.diagnosis_return and train_dataset is not None:
             if diagnosis_dataset is None:
                 raise ValueError("--diagnosis_return has nothing to give back: raise --diagnosis_fraction above 0")
+            if is_stream(train_dataset):
+                raise ValueError("--diagnosis_return cannot join samples to a stream: give a map-style training set")
             train_dataset = ReturningDataset(train_dataset, diagnosis_dataset)
         self.diagnosis_dataset = diagnosis_dataset
         super().__init__(
@@ -140,7 +146,7 @@ class MultimodalRelearnTrainer(Trainer):
         """The first epoch that starts at or after the last point; None if no point comes."""
         args = self.args
         round_batches = math.floor if args.dataloader_drop_last else math.ceil
-        batches = round_batches(train_size / (args.train_batch_size * args.world_size))
+        batches = round_batches(train_size / (self._train_batch_size * args.world_size))
         steps_per_epoch = max(1, math.ceil(batches / args.gradient_accumulation_steps))
         num_steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * steps_per_epoch)
         schedule = RelearnSchedule(
@@ -221,6 +227,26 @@ class MultimodalRelearnTrainer(Trainer):
             check_whole(resume_from_checkpoint)
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
+    def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
+        # Once for each `train()`, trial of a hyper-parameter search, and attempt of `auto_find_batch_size`.
+        trial = kwargs.get("trial")
+        self.relearn_callback.output_dir = self._get_output_dir(trial)
+        if trial is not None:
+            self.relearn_callback.settings = self._settings_of_trial()
+        self.unimodal.start(kwargs.get("resume_from_checkpoint"), self.args.process_index)
+        return super()._inner_training_loop(*args, **kwargs)
+
+    def _settings_of_trial(self) -> RelearnSettings:
+        settings, divided_by = self.args.relearn_settings(), self.relearn_callback.settings
+        settings.check()
+        for name in ("diagnosis_source", "diagnosis_fraction", "diagnosis_return"):
+            if getattr(settings, name) != getattr(divided_by, name):
+                raise ValueError(
+                    f"{name} cannot be searched over: the trainer divided the data by {getattr(divided_by, name)!r} "
+                    "before the first trial, and all trials share this division"
+                )
+        return settings
+
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         # Our own files come first: the Trainer ends with the file that marks a checkpoint as whole, and then deletes
         # older checkpoints.
@@ -237,7 +263,6 @@ class MultimodalRelearnTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         self.relearn_callback.checkpoint_folder = resume_from_checkpoint
-        self.unimodal.load(resume_from_checkpoint, self.args.process_index)
         target = self.model if model is None else model
         if self.is_fsdp_enabled or self.is_deepspeed_enabled or not can_reload(target):
             super()._load_from_checkpoint(resume_from_checkpoint, model)

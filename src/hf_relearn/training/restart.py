@@ -1,0 +1,60 @@
+"""Starting over from where training began, when `auto_find_batch_size` has found that a batch does not fit.
+
+The Trainer then begins its loop again with a smaller batch, but with the weights, the optimizer state and the random
+generators as the failed attempt left them.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from hf_relearn.method import InitialWeights
+from hf_relearn.training.random_state import random_state, restore_random_state
+
+
+class StartingPoint:
+    """The weights and random generators with which an attempt to train began.
+
+    The trained parameters and the buffers are written to `_restart-<process>` in the output directory, of a sharded
+    model each process' own rows, so no second copy of the model is in memory.
+
+    Args:
+        folder: the output directory of the run.
+        process_index: of this process.
+        model: before its first step.
+        batch_size: of the attempt.
+    """
+
+    def __init__(self, folder: Path, process_index: int, model: nn.Module, batch_size: int):
+        self.batch_size = batch_size
+        self._folder = folder / f"_restart-{process_index}"
+        shutil.rmtree(self._folder, ignore_errors=True)  # of a run that was killed
+        self._weights = InitialWeights.save(_changing_tensors(model), self._folder)
+        self._random_state = random_state()
+
+    def restore(self, model: nn.Module, optimizer: Any, *, resumed: bool) -> None:
+        """Put the model back, and the generators too.
+
+        The optimizer forgets its state, except in a resumed run, in which the Trainer has just read it from the
+        checkpoint; it also reads the generators from there, later.
+        """
+        with torch.no_grad():
+            for name, tensor in _changing_tensors(model).items():
+                tensor.copy_(self._weights[name])
+        if not resumed:
+            getattr(optimizer, "optimizer", optimizer).state.clear()  # accelerate wraps the optimizer
+            restore_random_state(self._random_state)
+
+    def remove(self) -> None:
+        """Delete what lies on disk."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _changing_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    """What training changes: trained parameters and buffers; of sharded ones this process' rows."""
+    named = [(name, parameter.detach()) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    named += [(name, buffer) for name, buffer in model.named_buffers() if not buffer.is_complex()]
+    return {name: tensor.to_local() if hasattr(tensor, "to_local") else tensor for name, tensor in named}
