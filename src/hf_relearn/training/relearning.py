@@ -39,7 +39,8 @@ def relearn_encoders(
 def renew_master_weights(optimizer: Any) -> None:
     """Let an optimizer with float32 copies of the weights (DeepSpeed, ZeRO stage 1 or 2) copy them anew.
 
-    Its next step would otherwise write the copies, from before the point, over the moved weights.
+    Its next step would otherwise write the copies, from before the point, over the moved weights. The copies hold
+    what the weights hold, so digits beyond the weights' own type are lost at a point.
     """
     renew = getattr(getattr(optimizer, "optimizer", optimizer), "refresh_fp32_params", None)
     if renew is not None:
