@@ -6,6 +6,7 @@ import pytest
 from tiny import make_trainer
 from transformers import TrainerCallback
 
+from hf_relearn.report import write_report
 from hf_relearn.training import read_history
 
 pytestmark = pytest.mark.filterwarnings("ignore:chance alone explains")
@@ -40,6 +41,9 @@ def test_a_change_is_recorded_where_it_took_effect_and_is_in_force(tmp_path, cap
     }
     assert record["epoch"] == 1.5
     assert "another --relearn_lambda: 0.0 instead of 3.0" in caplog.text
+    assert write_report(
+        tmp_path, title="Run", records=read_history(tmp_path), log_history=[], results={}, settings={}
+    ).is_file()
     assert list(read_history(tmp_path)[2]["modalities"]) == ["audio"]
     assert read_history(tmp_path)[2]["modalities"]["audio"]["alpha"] == 0.0
 
@@ -50,6 +54,12 @@ def test_a_change_is_recorded_once_and_survives_further_resumes(tmp_path):
         run(tmp_path, stop=9, resume=6, relearn_max_times=2)
     lines = run(tmp_path, resume=9, relearn_max_times=2)
     assert lines == [(4, "point"), (6, "settings"), (8, "point")]
+
+
+def test_a_run_that_is_over_is_not_recorded_as_changed(tmp_path):
+    lines = run(tmp_path, diagnosis_interval=4)
+    assert lines[-1] == (16, "end")
+    assert run(tmp_path, resume=16, diagnosis_interval=2, relearn_lambda=1.0) == lines
 
 
 def test_the_same_settings_leave_no_line(tmp_path):

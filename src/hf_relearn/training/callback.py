@@ -151,15 +151,16 @@ class RelearnCallback(TrainerCallback):
                     self._initial = write_initial_weights(args, model, self._names.values())
                     self._fingerprint = self._initial.fingerprint
         self._records = earlier_records(output_folder(args), resumed_from, state.global_step) if resumed_from else []
-        changed = changed_settings(resumed_from, settings) if resumed_from else {}
+        over = state.global_step >= state.max_steps
+        changed = changed_settings(resumed_from, settings) if resumed_from and not over else {}
         if changed:
             self._records.append(make_settings_record(state.global_step, state.epoch, changed))
             for name, values in changed.items():
                 logger.warning("resumed with another --%s: %s instead of %s", name, values["to"], values["from"])
         if args.should_save:
             write_history(output_folder(args), self._records)
-        ended = bool(self._records) and self._records[-1]["kind"] == "end"
-        if resumed_from and state.global_step >= state.max_steps and settings.diagnosis_interval and not ended:
+        ended = any(record["kind"] == "end" for record in self._records)
+        if resumed_from and over and settings.diagnosis_interval and not ended:
             self._diagnose_only(args, state, model, "end")  # the run was killed between its last step and this
 
     def on_epoch_begin(

@@ -51,7 +51,7 @@ def earlier_records(output_dir: Path, checkpoint: Path, step: int) -> list[dict[
 
 def note_run(checkpoint: Path, fingerprint: str | None, settings: RelearnSettings) -> None:
     """Write into a checkpoint which initial weights its run has (None without re-learning), and its settings."""
-    note = {"initial_weights": fingerprint, "settings": asdict(settings)}
+    note = {"initial_weights": fingerprint, "settings": _as_noted(settings)}
     write_text_atomically(checkpoint / CHECKPOINT_FILE, json.dumps(note, indent=2) + "\n")
 
 
@@ -63,12 +63,15 @@ def noted_initial_weights(checkpoint: Path) -> str | None:
 def changed_settings(checkpoint: Path, settings: RelearnSettings) -> dict[str, dict[str, Any]]:
     """Settings that differ from those noted in a checkpoint: name -> `{"from": ..., "to": ...}`."""
     noted = _note(checkpoint).get("settings", {})
-    present = json.loads(json.dumps(asdict(settings)))  # as they look when they were noted
     return {
         name: {"from": noted[name], "to": value}
-        for name, value in present.items()
+        for name, value in _as_noted(settings).items()
         if name in noted and noted[name] != value
     }
+
+
+def _as_noted(settings: RelearnSettings) -> dict[str, Any]:
+    return json.loads(json.dumps(asdict(settings), default=str))
 
 
 def _note(checkpoint: Path) -> dict[str, Any]:
