@@ -33,9 +33,10 @@ class RunArguments:
     preset: str = field(
         default="balanced",
         metadata={
-            "help": "'balanced': uni-modal heads and a constant strength of 0.9, which measured best and costs no "
-            "training data; to get a good model. 'paper': the diagnosed strength with a held-out diagnosing part and "
-            "no heads, as published; to reproduce the method. Single flags override a preset.",
+            "help": "'balanced': uni-modal heads and a constant strength of 0.9, with the evaluation set as "
+            "diagnosing part, which costs no training data; for a good model where joint training over-fits. "
+            "'paper': the diagnosed strength with a held-out diagnosing part and no heads, as published; to "
+            "reproduce the method. Single flags override a preset, and --compare tells which helps.",
             "choices": sorted(PRESETS),
         },
     )
