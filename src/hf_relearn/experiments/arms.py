@@ -83,7 +83,7 @@ def compare_arms(experiment: Experiment, args: RelearnTrainingArguments) -> dict
                 "description": arms[name].description,
                 "results": result.results,
                 "log_history": result.trainer.state.log_history,
-                "records": [record for record in result.records if record["kind"] != "settings"],
+                "records": result.diagnoses,
                 "train_size": result.train_size,
                 "seconds": result.seconds,
             }

@@ -11,7 +11,8 @@ import datasets
 from transformers import set_seed
 
 from hf_relearn.experiments.arguments import ModelArguments
-from hf_relearn.models import ModalityConfig, MultimodalConfig, MultimodalForClassification, MultimodalProcessor
+from hf_relearn.models import MultimodalConfig, MultimodalForClassification, MultimodalProcessor
+from hf_relearn.models.processing_multimodal import takes_spectrogram
 from hf_relearn.report import write_report
 from hf_relearn.training import (
     MultimodalCollator,
@@ -66,7 +67,7 @@ class Experiment:
     def build_processor(self, model: MultimodalForClassification) -> MultimodalProcessor:
         """The processor that goes with the model."""
         audio: dict[str, Any] = {}
-        if _takes_spectrogram(model.config.modalities["audio"]):
+        if takes_spectrogram(model.config.modalities["audio"]):
             audio = {"seconds": self.model.audio_seconds, "sampling_rate": self.model.spectrogram_rate}
             if self.model.spectrogram_size:
                 audio["size"] = self.model.spectrogram_size
@@ -87,6 +88,11 @@ class RunResult:
     records: list[dict[str, Any]]
     train_size: int
     seconds: float
+
+    @property
+    def diagnoses(self) -> list[dict[str, Any]]:
+        """The records of diagnoses and points, without those of changed settings."""
+        return [record for record in self.records if record["kind"] != "settings"]
 
 
 def run_experiment(
@@ -138,7 +144,7 @@ def run_experiment(
         trainer,
         results,
         read_history(output_dir),
-        train_size=trainer.num_examples(trainer.get_train_dataloader()),
+        train_size=len(trainer.train_dataset),  # type: ignore[arg-type]  # a table of rows
         seconds=time.perf_counter() - start,
     )
     if args.should_save:
@@ -146,7 +152,7 @@ def run_experiment(
         path = write_report(
             output_dir,
             title=experiment.title,
-            records=[record for record in result.records if record["kind"] != "settings"],
+            records=result.diagnoses,
             log_history=trainer.state.log_history,
             results=results,
             settings={**chosen_settings(experiment.model, args), **(extra_settings or {})},
@@ -208,11 +214,6 @@ def _checkpoint(args: RelearnTrainingArguments) -> str | None:
         return last_checkpoint(str(args.output_dir))
     except ValueError as error:
         raise ValueError(f"--resume_from_checkpoint last: {error}") from None
-
-
-def _takes_spectrogram(modality: ModalityConfig) -> bool:
-    backbone = modality.backbone_config
-    return hasattr(backbone, "num_channels") and not hasattr(backbone, "num_mel_bins")
 
 
 def _without_prefix(metrics: Mapping[str, float], prefix: str) -> dict[str, float]:

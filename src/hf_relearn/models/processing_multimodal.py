@@ -121,7 +121,7 @@ def default_input(modality: ModalityConfig, source: Any, options: dict[str, Any]
     """The input of one modality: the pretrained backbone's own preprocessor, or one made from its configuration."""
     backbone = modality.backbone_config
     channels = getattr(backbone, "num_channels", 3)
-    if modality.kind == "audio" and _sees_images(backbone):
+    if takes_spectrogram(modality):
         options.setdefault("size", _image_size(backbone))
         return SpectrogramInput(num_channels=channels, **options)
     if modality.kind == "audio":
@@ -137,8 +137,11 @@ def default_input(modality: ModalityConfig, source: Any, options: dict[str, Any]
     return ImageInput(image_processor=settings, **arguments)
 
 
-def _sees_images(backbone: PreTrainedConfig) -> bool:
-    return hasattr(backbone, "num_channels") and not hasattr(backbone, "num_mel_bins")
+def takes_spectrogram(modality: ModalityConfig) -> bool:
+    """Whether a modality's sounds are shown to an image backbone, as log spectrograms."""
+    backbone = modality.backbone_config
+    sees_images = hasattr(backbone, "num_channels") and not hasattr(backbone, "num_mel_bins")
+    return modality.kind == "audio" and sees_images
 
 
 def _image_size(backbone: PreTrainedConfig) -> list[int] | None:

@@ -1,6 +1,6 @@
 """From rows of a data set to a batch: the processor applied to the columns of each modality."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -50,3 +50,9 @@ class MultimodalCollator:
     def without_augmentation(self) -> "MultimodalCollator":
         """The same collator for evaluation."""
         return replace(self, augmentation=None)
+
+
+def without_augmentation(collate_fn: Callable[[list], Any]) -> Callable[[list], Any]:
+    """A collate function as evaluation needs it: one that cannot leave augmentation out is given back as it is."""
+    plain = getattr(collate_fn, "without_augmentation", None)
+    return plain() if plain else collate_fn

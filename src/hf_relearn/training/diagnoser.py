@@ -14,6 +14,7 @@ from transformers import TrainingArguments
 
 from hf_relearn.method import ModalityDiagnosis, NonFiniteFeaturesError, diagnose, stratified_indices
 from hf_relearn.training.arguments import RelearnSettings
+from hf_relearn.training.collator import without_augmentation
 from hf_relearn.training.features import FeatureFunction, extract_features
 from hf_relearn.training.labels import dataset_labels, label_names
 from hf_relearn.training.streams import first_rows, is_stream
@@ -73,8 +74,7 @@ class Diagnoser:
         self.parts, self.streamed = _materialised(
             {"training": train_dataset, "diagnosing": diagnosis_dataset}, settings.diagnosis_max_samples, args.seed
         )
-        plain = getattr(collate_fn, "without_augmentation", None)
-        self.collate_fn = plain() if plain else collate_fn
+        self.collate_fn = without_augmentation(collate_fn)
         self.settings = settings
         self.args = args
         self._num_classes = num_classes

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedModel, Trainer
 
 from hf_relearn.models import MultimodalProcessor
@@ -22,7 +22,7 @@ from hf_relearn.training.checkpoints import (
     last_checkpoint,
     reload_weights,
 )
-from hf_relearn.training.collator import MultimodalCollator
+from hf_relearn.training.collator import MultimodalCollator, without_augmentation
 from hf_relearn.training.diagnoser import Diagnoser, PartFeatures
 from hf_relearn.training.evaluation import UnimodalEvaluation
 from hf_relearn.training.labels import LABEL_NAMES, hold_out, label_names
@@ -164,8 +164,9 @@ class MultimodalRelearnTrainer(Trainer):
     def get_train_dataloader(self) -> DataLoader:
         """The Trainer's, with batches whose random draws are seeded by batch, where rows have numbers."""
         dataset, collator = self.train_dataset, self.data_collator
-        by_number = hasattr(dataset, "__getitem__") and not isinstance(dataset, IterableDataset)
-        if not by_number or self.args.remove_unused_columns:  # the Trainer removes columns on the way to the collator
+        if (
+            is_stream(dataset) or self.args.remove_unused_columns
+        ):  # the Trainer removes columns on the way to the collator
             return super().get_train_dataloader()
         seed = self.args.data_seed if self.args.data_seed is not None else self.args.seed
         self.train_dataset, self.data_collator = SeededBatches(dataset, collator, seed), as_it_is
@@ -188,8 +189,7 @@ class MultimodalRelearnTrainer(Trainer):
     @contextmanager
     def _without_augmentation(self) -> Iterator[None]:
         collator = self.data_collator
-        plain = getattr(collator, "without_augmentation", None)
-        self.data_collator = plain() if plain else collator
+        self.data_collator = without_augmentation(collator)
         try:
             yield
         finally:

@@ -2,7 +2,8 @@
 
 import datasets
 import evaluate
-import sklearn.metrics
+
+import hf_relearn.method
 
 _DESCRIPTION = "Share of the samples that belong to the most frequent class of their cluster."
 _INPUTS = """
@@ -27,5 +28,4 @@ class Purity(evaluate.Metric):
         )
 
     def _compute(self, predictions, references):
-        counts = sklearn.metrics.cluster.contingency_matrix(references, predictions)
-        return {"purity": float(counts.max(axis=0).sum() / counts.sum())}
+        return {"purity": hf_relearn.method.purity_score(references, predictions)}
