@@ -11,7 +11,9 @@ from hf_relearn.models import ModalityConfig
 
 
 def modality(**changes) -> ModalityConfig:
-    return ModalityConfig(**{"backbone_config": vit_config(), "kind": "vision", "feature_size": 16, **changes})
+    return ModalityConfig(
+        **{"backbone_config": vit_config(), "kind": "vision", "feature_size": 16, "token_size": 16, **changes}
+    )
 
 
 def test_saved_configuration_comes_back_equal(tmp_path):

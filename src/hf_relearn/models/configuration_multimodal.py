@@ -20,6 +20,7 @@ class ModalityConfig:
         kind: one of `KINDS`. It follows from the backbone, but an image backbone may take `"audio"` (as the paper
             does, on a one-channel log spectrogram).
         feature_size: width d of the uni-modal feature, found by running the backbone once.
+        token_size: width of the tokens that the feature is pooled from, found in the same way.
         pooling: how the backbone's output becomes one vector, one of `POOLINGS`; `"auto"` follows the family.
         num_frames: images per sample. With more than one, an image backbone sees each of them and the features are
             averaged over the frames (as in the paper).
@@ -28,6 +29,7 @@ class ModalityConfig:
     backbone_config: PreTrainedConfig
     kind: str
     feature_size: int
+    token_size: int
     pooling: str = "auto"
     num_frames: int = 1
 
@@ -49,7 +51,9 @@ class ModalityConfig:
             raise ValueError(f"num_frames is {self.num_frames}, but a sample has at least one image")
 
     def to_dict(self) -> dict[str, Any]:
-        settings = {name: getattr(self, name) for name in ("kind", "feature_size", "pooling", "num_frames")}
+        settings = {
+            name: getattr(self, name) for name in ("kind", "feature_size", "token_size", "pooling", "num_frames")
+        }
         backbone = self.backbone_config.to_dict()
         backbone.pop("transformers_version", None)
         return {**settings, "backbone_config": backbone}

@@ -86,7 +86,7 @@ def describe_modality(name: str, backbone: PreTrainedModel, options: dict[str, A
         raise ValueError(f"modality {name!r}: unknown options {sorted(unknown)}; known are kind, pooling, num_frames")
     try:
         kind = _checked_kind(backbone, options.pop("kind", None))
-        config = ModalityConfig(backbone_config=backbone.config, kind=kind, feature_size=0, **options)
+        config = ModalityConfig(backbone_config=backbone.config, kind=kind, feature_size=0, token_size=0, **options)
         if config.num_frames > 1 and "pixel_values" not in backbone_input_names(backbone):
             raise ValueError(f"num_frames is {config.num_frames}, but {type(backbone).__name__} sees no images")
         inputs = {key: value.to(backbone.device) for key, value in probe_inputs(backbone).items()}
@@ -95,7 +95,8 @@ def describe_modality(name: str, backbone: PreTrainedModel, options: dict[str, A
     encoder = ModalityEncoder(backbone, config).eval()
     try:
         with torch.no_grad():
-            config.feature_size = encoder(**inputs).shape[-1]
+            output = encoder(**inputs)
+            config.feature_size, config.token_size = output.feature.shape[-1], output.tokens.shape[-1]
     except Exception as error:  # a backbone may fail in any way on inputs that are not what it expects
         shapes = ", ".join(f"{key} of shape {tuple(value.shape)}" for key, value in inputs.items())
         raise ValueError(

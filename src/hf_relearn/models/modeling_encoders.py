@@ -1,6 +1,7 @@
 """One modality's encoder: a backbone of transformers and the pooling that turns its output into one vector."""
 
 import inspect
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -71,6 +72,21 @@ def probe_inputs(backbone: PreTrainedModel) -> dict[str, Tensor]:
     )
 
 
+@dataclass
+class ModalityOutput(ModelOutput):
+    """What one modality's encoder hands to the fusion, before any modality has seen another.
+
+    Attributes:
+        feature: (batch, d) uni-modal feature: what a diagnosis looks at, and what a late fusion joins.
+        tokens: (batch, tokens, token size) states that `feature` was pooled from, for a fusion at token level.
+        token_mask: (batch, tokens) bool, True for tokens that are not padding; None where all count.
+    """
+
+    feature: Tensor | None = None
+    tokens: Tensor | None = None
+    token_mask: Tensor | None = None
+
+
 class ModalityEncoder(nn.Module):
     """A backbone and its pooling: the part of the model that diagnosing & re-learning treats as one encoder.
 
@@ -88,11 +104,12 @@ class ModalityEncoder(nn.Module):
         self.input_names = backbone_input_names(backbone)
         self.num_class_tokens = _count_class_tokens(backbone)
 
-    def forward(self, **inputs: Tensor) -> Tensor:
-        """Return the uni-modal feature, (batch, d), of the backbone's inputs.
+    def forward(self, **inputs: Tensor) -> ModalityOutput:
+        """Encode the backbone's inputs.
 
-        `pixel_values` of shape (batch, frames, channels, height, width) are encoded frame by frame and averaged.
-        Floating-point inputs are brought to the type of the backbone's weights.
+        `pixel_values` of shape (batch, frames, channels, height, width) are encoded frame by frame: the feature is
+        the frames' average, the tokens are those of all frames. Floating-point inputs are brought to the type of the
+        backbone's weights.
         """
         dtype = self.backbone.dtype
         inputs = {name: value.to(dtype) if value.is_floating_point() else value for name, value in inputs.items()}
@@ -102,15 +119,26 @@ class ModalityEncoder(nn.Module):
             frames = pixel_values.shape[1]
             inputs["pixel_values"] = pixel_values.flatten(0, 1)
         output = self.backbone(**inputs)
-        feature = pool(output, self.pooling, self.backbone, inputs.get("attention_mask"), self.num_class_tokens)
-        return feature if frames == 1 else feature.unflatten(0, (-1, frames)).mean(dim=1)
+        token_mask = _token_mask(output, inputs.get("attention_mask"), self.backbone)
+        feature = pool(output, self.pooling, self.backbone, token_mask, self.num_class_tokens)
+        tokens = tokens_of(output)
+        if frames > 1:
+            feature = feature.unflatten(0, (-1, frames)).mean(dim=1)
+            tokens = tokens.unflatten(0, (-1, frames)).flatten(1, 2)
+        return ModalityOutput(feature, tokens, token_mask)
+
+
+def tokens_of(output: ModelOutput) -> Tensor:
+    """The states of a backbone's output as (batch, tokens, d); the positions of a feature map are its tokens."""
+    hidden = output.last_hidden_state
+    return hidden.flatten(2).transpose(1, 2) if hidden.ndim == 4 else hidden
 
 
 def pool(
     output: ModelOutput,
     pooling: str,
     backbone: PreTrainedModel,
-    attention_mask: Tensor | None = None,
+    token_mask: Tensor | None = None,
     num_class_tokens: int = 0,
 ) -> Tensor:
     """Turn a backbone's output into one vector per sample.
@@ -118,11 +146,11 @@ def pool(
     Args:
         output: a transformers model output with `last_hidden_state` of shape (batch, tokens, d) or, for convolutional
             backbones, (batch, d, height, width).
-        pooling: `"mean"`: over tokens (where the attention mask is 1) or positions; `"cls"`: the first token;
+        pooling: `"mean"`: over tokens (where the mask is True) or positions; `"cls"`: the first token;
             `"pooler"`: the backbone's own `pooler_output`; `"auto"`: positions' mean for a feature map, the class
             tokens' mean where the backbone has such tokens, the masked mean otherwise.
         backbone: the backbone that made `output`.
-        attention_mask: (batch, length) mask of the input, whose length may be that of a waveform.
+        token_mask: (batch, tokens) bool, True for tokens that are not padding; None where all count.
         num_class_tokens: how many class tokens stand before all others.
 
     Raises:
@@ -144,7 +172,7 @@ def pool(
         return hidden[:, 0]
     if pooling == "auto" and num_class_tokens:
         return hidden[:, :num_class_tokens].mean(dim=1)
-    return _masked_mean(hidden, attention_mask, backbone)
+    return _masked_mean(hidden, token_mask)
 
 
 def _count_class_tokens(backbone: nn.Module) -> int:
@@ -154,9 +182,11 @@ def _count_class_tokens(backbone: nn.Module) -> int:
     return sum(token is not None for token in tokens)
 
 
-def _masked_mean(hidden: Tensor, attention_mask: Tensor | None, backbone: nn.Module) -> Tensor:
-    if attention_mask is None:
-        return hidden.mean(dim=1)
+def _token_mask(output: ModelOutput, attention_mask: Tensor | None, backbone: nn.Module) -> Tensor | None:
+    """Which tokens are not padding, from the mask of the inputs, whose length may be that of a waveform."""
+    hidden = getattr(output, "last_hidden_state", None)
+    if attention_mask is None or hidden is None:
+        return None
     if attention_mask.shape[1] != hidden.shape[1]:  # the mask counts samples of the waveform, the tokens frames
         to_frames = getattr(backbone, "_get_feature_vector_attention_mask", None)
         if to_frames is None:
@@ -165,7 +195,13 @@ def _masked_mean(hidden: Tensor, attention_mask: Tensor | None, backbone: nn.Mod
                 f"{hidden.shape[1]} tokens and does not tell which are padding; choose another pooling"
             )
         attention_mask = to_frames(hidden.shape[1], attention_mask)
+    return attention_mask.bool()
+
+
+def _masked_mean(hidden: Tensor, token_mask: Tensor | None) -> Tensor:
+    if token_mask is None:
+        return hidden.mean(dim=1)
     # In float32, since a sum over many tokens leaves float16's range and counts beyond bfloat16's digits.
     wide = torch.promote_types(hidden.dtype, torch.float32)
-    weights = attention_mask.to(wide).unsqueeze(-1)
+    weights = token_mask.to(wide).unsqueeze(-1)
     return ((hidden * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)).to(hidden.dtype)

@@ -148,7 +148,7 @@ class MultimodalModel(MultimodalPreTrainedModel):
 
     def forward(self, **inputs: Tensor) -> MultimodalModelOutput:
         by_modality = split_inputs(inputs, self.encoders)
-        features = {name: self.encoders[name](**by_modality[name]) for name in self.encoders}
+        features = {name: self.encoders[name](**by_modality[name]).feature for name in self.encoders}
         return MultimodalModelOutput(fused=torch.cat(list(features.values()), dim=-1), features=features)
 
 
