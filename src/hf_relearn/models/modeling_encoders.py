@@ -130,7 +130,7 @@ class ModalityEncoder(nn.Module):
 
 def tokens_of(output: ModelOutput) -> Tensor:
     """The states of a backbone's output as (batch, tokens, d); the positions of a feature map are its tokens."""
-    hidden = output.last_hidden_state
+    hidden = output["last_hidden_state"]
     return hidden.flatten(2).transpose(1, 2) if hidden.ndim == 4 else hidden
 
 
