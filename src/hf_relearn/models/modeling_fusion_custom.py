@@ -74,10 +74,12 @@ class CustomFusion(nn.Module):
         # transformers initialises whatever it did not load, by rules of its own.
         self._start = {name: value.detach().clone() for name, value in _tensors(self.module).items()}
 
-    def initialise(self) -> None:
+    @torch.no_grad()
+    def restore(self) -> None:
         """Give weights and buffers that were not loaded the values that the user's module came with."""
-        for name, value in _tensors(self.module).items():
-            init.copy_(value, self._start[name].to(value.device))
+        tensors = _tensors(self.module)
+        for name, value in self._start.items():
+            init.copy_(tensors[name], value.to(tensors[name].device))
         self._start = {}
 
     def forward(self, encoded: dict[str, ModalityOutput], present: dict[str, Tensor]) -> Tensor:
@@ -90,23 +92,21 @@ def _tensors(module: nn.Module) -> dict[str, Tensor]:
 
 def _probe_width(module: nn.Module, config: MultimodalConfig) -> int:
     """Width of the fused representation, found by fusing two rows, one of them without any modality."""
-    present = {name: torch.tensor([True, False]) for name in config.modalities}
+    device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+    present = {name: torch.tensor([True, False], device=device) for name in config.modalities}
     encoded = {
         name: ModalityOutput(
-            torch.zeros(2, modality.feature_size),
-            torch.zeros(2, 3, modality.token_size),
-            torch.tensor([[True, True, False], [True, False, False]]),
+            torch.zeros(2, modality.feature_size, device=device),
+            torch.zeros(2, 3, modality.token_size, device=device),
+            torch.tensor([[True, True, False], [True, False, False]], device=device),
         )
         for name, modality in config.modalities.items()
     }
-    device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
-    for output in encoded.values():
-        output.update({name: value.to(device) for name, value in output.items()})
     modes = [(part, part.training) for part in module.modules()]
     name = type(module).__name__
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            fused = module.eval()(encoded, {key: value.to(device) for key, value in present.items()})
+            fused = module.eval()(encoded, present)
     except Exception as error:  # a user's code may fail in any way
         raise ValueError(f"the fusion module {name} cannot fuse {', '.join(config.modalities)}: {error}") from error
     finally:

@@ -22,7 +22,7 @@ from .modeling_outputs import MultimodalClassifierOutput, MultimodalModelOutput
 
 
 # Modules with parameters that no general rule of transformers knows.
-SELF_INITIALISED = (BottleneckFusion, CustomFusion, LowRankFusion, Placeholder)
+SELF_INITIALISED = (BottleneckFusion, LowRankFusion, Placeholder)
 
 
 class MultimodalPreTrainedModel(PreTrainedModel):
@@ -50,6 +50,12 @@ class MultimodalPreTrainedModel(PreTrainedModel):
         super()._init_weights(module)
         if isinstance(module, SELF_INITIALISED):
             module.initialise()
+
+    def initialize_weights(self) -> None:
+        super().initialize_weights()
+        fusion = getattr(getattr(self, "multimodal", self), "fusion", None)
+        if isinstance(fusion, CustomFusion):
+            fusion.restore()
 
     def floating_point_ops(self, input_dict: Mapping[str, Any], exclude_embeddings: bool = True) -> int:
         """0: an estimate from the size of one modality's input would mislead."""
