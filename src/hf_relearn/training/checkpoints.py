@@ -85,7 +85,8 @@ def reload_weights(model: PreTrainedModel, folder: str | os.PathLike) -> None:
     if getattr(model, "_hf_peft_config_loaded", False):
         _reload_adapter(model, Path(folder))
         return
-    saved = type(model).from_pretrained(folder, dtype=model.dtype)
+    extra = getattr(model, "loading_kwargs", dict)()  # a fusion module of the user's own is in no file
+    saved = type(model).from_pretrained(folder, dtype=model.dtype, **extra)
     model.load_state_dict(saved.state_dict())
 
 
