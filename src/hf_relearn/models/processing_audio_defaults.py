@@ -8,17 +8,17 @@ from transformers import PreTrainedConfig
 from transformers.models.auto.configuration_auto import model_type_to_module_name
 from transformers.models.auto.feature_extraction_auto import FEATURE_EXTRACTOR_MAPPING_NAMES
 
-from .processing_preprocessors import backbone_class, family_of
+from .processing_preprocessors import family_of
 
 
-def audio_settings(backbone: PreTrainedConfig) -> dict[str, Any]:
+def audio_settings(backbone: PreTrainedConfig, model_class: Any) -> dict[str, Any]:
     """Settings of a feature extractor of transformers, with its class name under `feature_extractor_type`.
 
     Raises:
         ValueError: if no extractor belongs to the backbone's family, or none makes sounds that the configuration asks
             for.
     """
-    name = _extractor_of(backbone)
+    name = _extractor_of(backbone, getattr(model_class, "main_input_name", None))
     if name is None:
         raise ValueError(
             f"transformers has no feature extractor for {type(backbone).__name__}: give the settings of one "
@@ -28,9 +28,8 @@ def audio_settings(backbone: PreTrainedConfig) -> dict[str, Any]:
     return json.loads(getattr(transformers, name)(**arguments).to_json_string())
 
 
-def _extractor_of(backbone: PreTrainedConfig) -> str | None:
+def _extractor_of(backbone: PreTrainedConfig, main_input: str | None) -> str | None:
     """The class that AutoFeatureExtractor has for the backbone, or for the model that a tower belongs to."""
-    main_input = getattr(backbone_class(backbone), "main_input_name", None)
     if family_of(backbone) == "wav2vec2_bert" and main_input == "input_features":
         return "SeamlessM4TFeatureExtractor"
     names = FEATURE_EXTRACTOR_MAPPING_NAMES

@@ -11,9 +11,10 @@ from transformers import BatchFeature, ProcessorMixin
 
 from .configuration_multimodal import MultimodalConfig
 from .processing_augmentation import Augmentation
-from .processing_defaults import default_input, load_tokenizer, takes_spectrogram
+from .processing_defaults import default_input, takes_spectrogram
 from .processing_media import RawValueError
 from .processing_modalities import INPUT_TYPES, ModalityInput
+from .processing_pretrained import load_tokenizer
 from .processing_text import TextInput
 
 __all__ = ["MultimodalProcessor", "takes_spectrogram"]
