@@ -20,7 +20,6 @@ from .modeling_losses import classification_loss
 from .modeling_missing import Placeholder, ablations, encode_present, presence
 from .modeling_outputs import MultimodalClassifierOutput, MultimodalModelOutput
 
-
 # Modules with parameters that no general rule of transformers knows.
 SELF_INITIALISED = (BottleneckFusion, LowRankFusion, Placeholder)
 
@@ -28,6 +27,7 @@ SELF_INITIALISED = (BottleneckFusion, LowRankFusion, Placeholder)
 class MultimodalPreTrainedModel(PreTrainedModel):
     """What both models share: the configuration, and properties that live in the backbones."""
 
+    config: MultimodalConfig
     config_class = MultimodalConfig
     base_model_prefix = "multimodal"
     _supports_sdpa = True
@@ -90,8 +90,9 @@ class MultimodalPreTrainedModel(PreTrainedModel):
 
         Raises:
             ValueError: for no backbones, a name that cannot be a prefix, an unknown option or one of an unknown
-                modality, a fusion or options of it that do not fit, one model object under two names, model objects of different dtypes, or a backbone that
-                encodes neither sounds nor images, has a head, or takes several kinds of input.
+                modality, a fusion or options of it that do not fit, one model object under two names, model objects of
+                different dtypes, or a backbone that encodes nothing known, has a head, or takes several kinds of
+                input.
             TypeError: for a backbone that is nothing of what is named above.
             OSError: if a Hub id or folder holds no model.
         """
@@ -109,7 +110,7 @@ class MultimodalPreTrainedModel(PreTrainedModel):
 
     def loading_kwargs(self) -> dict[str, Any]:
         """What `from_pretrained` needs beside a folder that this model was saved in."""
-        fusion = getattr(self, "multimodal", self).fusion
+        fusion: Any = getattr(self, "multimodal", self).fusion
         return {"fusion_module": deepcopy(fusion.module)} if self.config.fusion == CUSTOM_FUSION else {}
 
 
@@ -136,7 +137,7 @@ class MultimodalModel(MultimodalPreTrainedModel):
             raise ValueError("a fusion model needs at least one modality: MultimodalConfig(modalities={...})")
         # "sdpa" is what transformers chose for this class: towers choose for themselves, since not all can.
         attention = config._attn_implementation if config._attn_implementation != "sdpa" else None
-        self.encoders = nn.ModuleDict()
+        self.encoders: Any = nn.ModuleDict()
         self.placeholders = nn.ModuleDict()
         main_inputs: list[str] = []
         for name, modality in config.modalities.items():
