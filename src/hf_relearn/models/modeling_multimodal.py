@@ -11,6 +11,7 @@ from transformers.utils import ModelOutput
 
 from .configuration_multimodal import MultimodalConfig
 from .modeling_backbones import build_backbone, load_backbones
+from .modeling_checkpointing import disable_activation_checkpointing, enable_activation_checkpointing
 from .modeling_encoders import ModalityEncoder
 
 
@@ -64,6 +65,22 @@ class MultimodalPreTrainedModel(PreTrainedModel):
                 setattr(self, attribute, set(getattr(self, attribute)) | set(getattr(module, attribute) or ()))
             tied = {f"{name}.{key}": f"{name}.{value}" for key, value in module.all_tied_weights_keys.items()}
             self.all_tied_weights_keys.update(tied)
+
+    @property
+    def backbones(self) -> dict[str, PreTrainedModel]:
+        """Modality -> backbone of its encoder."""
+        return {name: encoder.backbone for name, encoder in self.encoders.items()}
+
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs=None, **kwargs: Any) -> None:
+        """Switch activation checkpointing on in every backbone that allows it, and warn of those that do not.
+
+        Raises:
+            ValueError: if none allows it.
+        """
+        enable_activation_checkpointing(self.backbones, gradient_checkpointing_kwargs, **kwargs)
+
+    def gradient_checkpointing_disable(self) -> None:
+        disable_activation_checkpointing(self.backbones)
 
     def floating_point_ops(self, input_dict: Mapping[str, Any], exclude_embeddings: bool = True) -> int:
         """0: an estimate from the size of one modality's input would mislead."""
@@ -136,6 +153,7 @@ class MultimodalModel(MultimodalPreTrainedModel):
             if backbone is None:
                 backbone = build_backbone(
                     modality.backbone_config,
+                    modality.kind,
                     modality.pooling,
                     dtype=torch.get_default_dtype(),  # the backbone's own would differ from the other modalities'
                     attn_implementation=attention,
