@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from .configuration_fusion import CUSTOM_FUSION
 from .configuration_multimodal import MultimodalConfig
 from .modeling_backbones import build_backbone, load_backbones
+from .modeling_checkpointing import disable_activation_checkpointing, enable_activation_checkpointing
 from .modeling_encoders import ModalityEncoder, ModalityOutput
 from .modeling_fusion import LowRankFusion
 from .modeling_fusion_custom import CustomFusion, FusionModule, build_fusion
@@ -56,6 +57,23 @@ class MultimodalPreTrainedModel(PreTrainedModel):
         fusion = getattr(getattr(self, "multimodal", self), "fusion", None)
         if isinstance(fusion, CustomFusion):
             fusion.restore()
+
+    @property
+    def backbones(self) -> dict[str, PreTrainedModel]:
+        """Modality -> backbone of its encoder."""
+        encoders: Any = self.encoders
+        return {name: encoder.backbone for name, encoder in encoders.items()}
+
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs=None, **kwargs: Any) -> None:
+        """Switch activation checkpointing on in every backbone that allows it, and warn of those that do not.
+
+        Raises:
+            ValueError: if none allows it.
+        """
+        enable_activation_checkpointing(self.backbones, gradient_checkpointing_kwargs, **kwargs)
+
+    def gradient_checkpointing_disable(self) -> None:
+        disable_activation_checkpointing(self.backbones)
 
     def floating_point_ops(self, input_dict: Mapping[str, Any], exclude_embeddings: bool = True) -> int:
         """0: an estimate from the size of one modality's input would mislead."""
@@ -145,6 +163,7 @@ class MultimodalModel(MultimodalPreTrainedModel):
             if backbone is None:
                 backbone = build_backbone(
                     modality.backbone_config,
+                    modality.kind,
                     modality.pooling,
                     dtype=torch.get_default_dtype(),  # the backbone's own would differ from the other modalities'
                     attn_implementation=attention,
