@@ -232,7 +232,7 @@ def _checkpoint(args: RelearnTrainingArguments) -> str | None:
 def _without_prefix(metrics: Mapping[str, float], prefix: str) -> dict[str, float]:
     """The quality measures among an evaluation's values, not its speed."""
     values = {name.removeprefix(f"{prefix}_"): value for name, value in metrics.items()}
-    wanted = ("accuracy", "f1_macro", "f1_weighted", "loss")
+    wanted = ("accuracy", "f1_macro", "f1_weighted", "f1_micro", "loss")
     return {
         name: value
         for name, value in values.items()
