@@ -17,6 +17,7 @@ from hf_relearn.training.diagnoser import Diagnoser, Verdict
 from hf_relearn.training.encoders import chosen_encoders, module_names
 from hf_relearn.training.features import FeatureFunction
 from hf_relearn.training.history import points_taken, write_history
+from hf_relearn.training.processes import failing_together
 from hf_relearn.training.record import describe_record, log_values, make_record, make_settings_record
 from hf_relearn.training.relearning import relearn_encoders, renew_master_weights, reset_optimizer_state
 from hf_relearn.training.restart import StartingPoint
@@ -142,7 +143,8 @@ class RelearnCallback(TrainerCallback):
             self._alphas = constant_alphas(settings.relearn_alpha, list(self._encoders))
             if message := self._schedule.why_no_point():
                 warnings.warn(message, stacklevel=2)
-            self.diagnoser = self._make_diagnoser(args, train_dataloader)
+            with failing_together(args.world_size):
+                self.diagnoser = self._make_diagnoser(args, train_dataloader)
             if self._schedule.planned():
                 reshard_(model)  # or refuse what could not be moved
                 if resumed_from is not None:
@@ -157,8 +159,9 @@ class RelearnCallback(TrainerCallback):
             self._records.append(make_settings_record(state.global_step, state.epoch, changed))
             for name, values in changed.items():
                 logger.warning("resumed with another --%s: %s instead of %s", name, values["to"], values["from"])
-        if args.should_save:
-            write_history(output_folder(args), self._records)
+        with failing_together(args.world_size):
+            if args.should_save:
+                write_history(output_folder(args), self._records)
         ended = any(record["kind"] == "end" for record in self._records)
         if resumed_from and over and settings.diagnosis_interval and not ended:
             self._diagnose_only(args, state, model, "end")  # the run was killed between its last step and this
@@ -298,8 +301,10 @@ class RelearnCallback(TrainerCallback):
         args = arguments_of_run(args, self.output_dir)
         record = make_record(state.global_step, state.epoch, kind, verdict, diagnosed, alphas, moved, self.diagnoser)
         self._records.append(record)
+        with failing_together(args.world_size):
+            if args.should_save:
+                write_history(output_folder(args), self._records)
         if args.should_save:
-            write_history(output_folder(args), self._records)
             for line in describe_record(record):
                 logger.info(line)
         values = log_values(record)
