@@ -19,7 +19,12 @@ from hf_relearn.training.features import FeatureFunction
 from hf_relearn.training.history import points_taken, write_history
 from hf_relearn.training.processes import failing_together
 from hf_relearn.training.record import describe_record, log_values, make_record, make_settings_record
-from hf_relearn.training.relearning import relearn_encoders, renew_master_weights, reset_optimizer_state
+from hf_relearn.training.relearning import (
+    check_optimizer_state,
+    relearn_encoders,
+    renew_master_weights,
+    reset_optimizer_state,
+)
 from hf_relearn.training.restart import StartingPoint
 from hf_relearn.training.run_files import (
     arguments_of_run,
@@ -75,7 +80,8 @@ class RelearnCallback(TrainerCallback):
         TypeError: for fields beside `settings`.
         ValueError: at the start of training, for an unknown modality, a parameter shared by two encoders, missing
             diagnosing samples, labels that are no integers, a resumed run whose initial weights are not there, or
-            parameters that FSDP version 1 or DeepSpeed ZeRO-3 divides among processes (FSDP version 2 works).
+            parameters that FSDP version 1 or DeepSpeed ZeRO-3 divides among processes (FSDP version 2 works), or an
+            optimizer whose state is to be reset, but is not kept by parameter (DeepSpeed).
     """
 
     def __init__(
@@ -147,6 +153,8 @@ class RelearnCallback(TrainerCallback):
                 self.diagnoser = self._make_diagnoser(args, train_dataloader)
             if self._schedule.planned():
                 reshard_(model)  # or refuse what could not be moved
+                if settings.relearn_optimizer_state == "reset":
+                    check_optimizer_state(kwargs.get("optimizer"), self._encoders)
                 if resumed_from is not None:
                     self._initial = find_initial_weights(output_folder(args), resumed_from, model)
                 else:
@@ -245,7 +253,7 @@ class RelearnCallback(TrainerCallback):
                 batch_size,
             )
             failed.restore(model, optimizer, resumed=state.global_step > 0)
-        self._starting_point = StartingPoint(output_folder(args), args.process_index, model, batch_size)
+        self._starting_point = StartingPoint(output_folder(args), args.process_index, model, batch_size, optimizer)
 
     def _take_point(self, args: TrainingArguments, state: TrainerState, model: nn.Module, optimizer: Any) -> None:
         verdict = self._verdict(model)
