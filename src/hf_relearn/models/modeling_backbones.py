@@ -13,9 +13,9 @@ from transformers import MODEL_MAPPING, AutoConfig, AutoModel, PreTrainedConfig,
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from .configuration_multimodal import ModalityConfig, check_modality_name
+from .modeling_description import describe_modality
 from .modeling_parts import encoder_part, input_kinds
 from .modeling_pooling import has_dense_pooler
-from .modeling_probe import describe_modality
 
 # What says where files come from, and so holds for a backbone's configuration as for its weights.
 _HUB_KWARGS = ("revision", "token", "cache_dir", "local_files_only", "subfolder", "trust_remote_code")
@@ -111,7 +111,17 @@ def load_backbone(source: Any, pooling: str, backbone_kwargs: Mapping[str, Any])
     if _holds_configuration_only(Path(source)):
         return _build_whole(config, pooling, **random_settings)
     model_class = _class_by_name(config) or AutoModel
-    return model_class.from_pretrained(source, **settings, **_pooling_layer_kwargs(config, pooling))
+    model = model_class.from_pretrained(source, **settings, **_pooling_layer_kwargs(config, pooling))
+    with torch.device("meta"):
+        _freeze_as(model, _build_whole(config, pooling))
+    return model
+
+
+def _freeze_as(model: PreTrainedModel, built: PreTrainedModel) -> None:
+    """Freeze what is never trained by construction (sinusoidal position tables), which loading makes trainable."""
+    flags = {name: parameter.requires_grad for name, parameter in built.named_parameters()}
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(flags.get(name, True))
 
 
 def _build_whole(config: PreTrainedConfig, pooling: str, **kwargs: Any) -> PreTrainedModel:
@@ -120,8 +130,8 @@ def _build_whole(config: PreTrainedConfig, pooling: str, **kwargs: Any) -> PreTr
         return model_class._from_config(config, **kwargs, **pooling_layer)
     if MODEL_MAPPING.get(type(config), None) is None and not hasattr(config, "auto_map"):
         raise ValueError(  # AutoModel would import all that it knows to list it
-            f"AutoModel knows no model for {type(config).__name__}; where it belongs to one tower of a model, name the "
-            "tower's class in its `architectures`, or hand over a model object"
+            f"AutoModel knows no model for {type(config).__name__}; if it is that of a tower, name "
+            "the tower's class in its `architectures`, or hand over a model object"
         )
     return AutoModel.from_config(config, **kwargs, **pooling_layer)
 
@@ -137,9 +147,7 @@ def _class_by_name(config: PreTrainedConfig) -> type[PreTrainedModel] | None:
     return None
 
 
-def _rebuilding_config(
-    model: PreTrainedModel, backbone: PreTrainedModel, kind: str
-) -> PreTrainedConfig:
+def _rebuilding_config(model: PreTrainedModel, backbone: PreTrainedModel, kind: str) -> PreTrainedConfig:
     """The configuration from which `build_backbone` makes this backbone again: its own, or else the whole model's.
 
     Raises:

@@ -5,7 +5,7 @@ import logging
 import os
 import re
 from pathlib import Path
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 from transformers import PreTrainedModel
 
@@ -79,5 +79,6 @@ def reload_weights(model: PreTrainedModel, folder: str | os.PathLike) -> None:
     Raises:
         RuntimeError: if the folder's model has other tensors.
     """
-    saved = type(model).from_pretrained(folder, dtype=model.dtype)
+    extra: dict[str, Any] = getattr(model, "loading_kwargs", dict)()  # a fusion module of the user's own is in no file
+    saved = type(model).from_pretrained(folder, dtype=model.dtype, **extra)
     model.load_state_dict(saved.state_dict())
