@@ -256,7 +256,7 @@ def test_what_cannot_encode_one_modality_is_refused_with_its_reason():
         ),
         (
             ViTMAEConfig(**TINY, image_size=32, patch_size=8),
-            "ViTMAEModel gives other states each time.*mask_ratio=0.0",
+            "ViTMAEModel gives other features each.*mask_ratio=0.0",
         ),
     ):
         with pytest.raises(ValueError, match=f"modality 'm': {message}"):

@@ -10,7 +10,7 @@ from transformers.utils import ModelOutput
 from .configuration_multimodal import ModalityConfig
 from .modeling_encoders import ModalityEncoder, fitted, run_backbone
 from .modeling_parts import backbone_input_names, input_kinds
-from .modeling_pooling import default_pooling, tokens_of
+from .modeling_pooling import default_pooling, pool, token_mask, tokens_of
 from .modeling_probe import probes
 
 
@@ -48,9 +48,10 @@ def describe_modality(backbone: PreTrainedModel, options: dict[str, Any]) -> Mod
         frames = next(value for name, value in inputs.items() if name.startswith("pixel_values")).shape[1]
     config = ModalityConfig(backbone.config, wanted or kind, 0, 0, pooling, frames, probe)
     encoded = ModalityEncoder(backbone, config).eval()(**inputs)
-    if not torch.allclose(encoded.tokens, tokens_of(output), rtol=1e-2, atol=1e-3, equal_nan=True):
+    first = pool(output, pooling, backbone, token_mask(output, inputs, backbone))
+    if not torch.allclose(encoded.feature, first, rtol=1e-2, atol=1e-3, equal_nan=True):
         raise ValueError(
-            f"{class_name} gives other states each time for the same inputs, in evaluation mode too, as masked "
+            f"{class_name} gives other features each time for the same inputs, in evaluation mode too, as masked "
             "autoencoders do: hand over a model with that switched off, such as "
             "AutoModel.from_pretrained(..., mask_ratio=0.0)"
         )

@@ -96,7 +96,7 @@ class ModalityEncoder(nn.Module):
         return super().train(mode and any(parameter.requires_grad for parameter in self.parameters()))
 
     def blank_inputs(self) -> dict[str, Tensor]:
-        """Inputs of a batch of one that show nothing (zeros, any words), for a batch in which no sample has this
+        """Inputs of a batch of one that mean nothing (zeros, any words), for a batch in which no sample has this
         modality."""
         found = probes(self.backbone.config, self.backbone_input_names, self.num_frames)
         return fitted(next(inputs for index, (_, inputs) in enumerate(found) if index == self.probe), self.backbone)

@@ -50,7 +50,8 @@ class MultimodalPreTrainedModel(PreTrainedModel):
     @property
     def backbones(self) -> dict[str, PreTrainedModel]:
         """Modality -> backbone of its encoder."""
-        return {name: encoder.backbone for name, encoder in self.encoders.items()}
+        encoders: Any = self.encoders
+        return {name: encoder.backbone for name, encoder in encoders.items()}
 
     def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs=None, **kwargs: Any) -> None:
         """Switch activation checkpointing on in every backbone that allows it, and warn of those that do not.
@@ -82,7 +83,7 @@ class MultimodalPreTrainedModel(PreTrainedModel):
     def from_pretrained(cls, *args: Any, **kwargs: Any):
         """As that of transformers; what is never trained by construction (position tables) stays so."""
         loaded = super().from_pretrained(*args, **kwargs)
-        model = loaded[0] if isinstance(loaded, tuple) else loaded  # output_loading_info=True
+        model: Any = loaded[0] if isinstance(loaded, tuple) else loaded  # output_loading_info=True
         for encoder in model.encoders.values():
             encoder.freeze_fixed()
         return loaded

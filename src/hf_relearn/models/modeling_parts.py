@@ -103,6 +103,7 @@ class CodecEncoder(PreTrainedModel):
     """
 
     main_input_name = "input_values"
+    _codec: PreTrainedModel
 
     def __init__(self, codec: PreTrainedModel):
         super().__init__(codec.config)

@@ -1,5 +1,6 @@
 """Inputs of a batch of one that a backbone may take: to find its widths with, and to stand for samples without it."""
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -67,7 +68,8 @@ def _images(config: PreTrainedConfig, names: tuple[str, ...], num_frames: int | 
     frames = [getattr(config, name) for name in ("num_frames", "frames_per_clip") if getattr(config, name, None)]
     clip_length = num_frames if num_frames and num_frames > 1 else frames[0] if frames else 8
     for size in sizes or (64, 224):
-        image = torch.zeros(channels, *(size if isinstance(size, (list, tuple)) else (size, size)))
+        shape = (channels, *(size if isinstance(size, (list, tuple)) else (size, size)))
+        image = torch.linspace(-1, 1, math.prod(shape)).reshape(shape)  # masked patches of a plain one would look alike
         if "pixel_values" in names:
             yield "vision", {"pixel_values": image.expand(1, -1, -1, -1)}
             yield "video", {"pixel_values": image.expand(1, clip_length, -1, -1, -1)}
