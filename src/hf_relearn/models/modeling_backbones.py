@@ -14,7 +14,7 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from .configuration_multimodal import ModalityConfig, check_modality_name
 from .modeling_description import describe_modality
-from .modeling_parts import encoder_part, input_kinds
+from .modeling_parts import backbone_input_names, encoder_part, input_kinds
 from .modeling_pooling import has_dense_pooler
 
 # What says where files come from, and so holds for a backbone's configuration as for its weights.
@@ -65,7 +65,7 @@ def load_modality(
         config = _rebuilding_config(model, backbone, kind or input_kinds(backbone)[0])
     modality = describe_modality(backbone, dict(options))
     modality.backbone_config = config
-    _drop_unused_pooler(backbone, modality.pooling)
+    _drop_unused_parts(backbone, modality.pooling)
     return backbone, modality
 
 
@@ -79,7 +79,7 @@ def build_backbone(config: PreTrainedConfig, kind: str | None, pooling: str, **k
         **kwargs: `dtype` and `attn_implementation`.
     """
     backbone = encoder_part(_build_whole(config, pooling, **kwargs), kind)
-    _drop_unused_pooler(backbone, pooling)
+    _drop_unused_parts(backbone, pooling)
     return backbone
 
 
@@ -182,12 +182,14 @@ def _check_apart(backbones: Mapping[str, PreTrainedModel]) -> None:
                 )
 
 
-def _drop_unused_pooler(backbone: PreTrainedModel, pooling: str) -> None:
-    """Take off a pooling layer that would never get a gradient, where the backbone's class lets one choose."""
+def _drop_unused_parts(backbone: PreTrainedModel, pooling: str) -> None:
+    """Take off what would never get a gradient, where the backbone can do without: pooling layers, predictors."""
     optional = "add_pooling_layer" in inspect.signature(type(backbone).__init__).parameters
     used = pooling == "pooler" or (pooling == "auto" and not has_dense_pooler(backbone))
     if optional and not used and getattr(backbone, "pooler", None) is not None:
         backbone.register_module("pooler", None)
+    if "skip_predictor" in backbone_input_names(backbone):  # V-JEPA 2, see `run_backbone`
+        backbone.register_module("predictor", None)
 
 
 def _pooling_layer_kwargs(config: PreTrainedConfig, pooling: str) -> dict[str, Any]:

@@ -124,7 +124,7 @@ class ModalityEncoder(nn.Module):
 def run_backbone(
     backbone: PreTrainedModel, inputs: Mapping[str, Tensor], input_names: tuple[str, ...], count_positions: bool
 ) -> ModelOutput:
-    """Call a backbone with those of the inputs that it takes, without the cache of a decoder.
+    """Call a backbone with those of the inputs that it takes, and without what only other uses of it need.
 
     Args:
         backbone: the backbone.
@@ -134,8 +134,9 @@ def run_backbone(
             nothing; for causal text backbones.
     """
     arguments: dict[str, Any] = {name: value for name, value in inputs.items() if name in input_names}
-    if "use_cache" in input_names:
-        arguments["use_cache"] = False
+    for name, value in (("use_cache", False), ("skip_predictor", True)):
+        if name in input_names:
+            arguments[name] = value
     mask = arguments.get("attention_mask")
     if count_positions and mask is not None and "position_ids" in input_names:
         arguments.setdefault("position_ids", (mask.long().cumsum(dim=-1) - 1).clamp(min=0))

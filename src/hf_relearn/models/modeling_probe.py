@@ -69,7 +69,9 @@ def _images(config: PreTrainedConfig, names: tuple[str, ...], num_frames: int | 
     clip_length = num_frames if num_frames and num_frames > 1 else frames[0] if frames else 8
     for size in sizes or (64, 224):
         shape = (channels, *(size if isinstance(size, (list, tuple)) else (size, size)))
-        image = torch.linspace(-1, 1, math.prod(shape)).reshape(shape)  # masked patches of a plain one would look alike
+        image = torch.linspace(-1, 1, math.prod(shape)).reshape(
+            shape
+        )  # masked patches of a plain one would look alike
         if "pixel_values" in names:
             yield "vision", {"pixel_values": image.expand(1, -1, -1, -1)}
             yield "video", {"pixel_values": image.expand(1, clip_length, -1, -1, -1)}
