@@ -9,15 +9,14 @@ from transformers import initialization as init
 
 from .configuration_multimodal import ModalityConfig
 from .modeling_encoders import ModalityEncoder, ModalityOutput
-from .modeling_probe import probes
 
 
 def encode_present(encoder: ModalityEncoder, inputs: Mapping[str, Tensor], present: Tensor | None) -> ModalityOutput:
     """Encode the rows that have a modality.
 
     Rows that lack it do not pass through the encoder, so that BatchNorm statistics hold real samples only. Where no
-    row has it, one blank row does, in evaluation mode, and what comes of it is never used: its gradients are zero, but
-    they exist, so that processes whose batches differ stay in step (DDP, FSDP).
+    row has it, one blank row does, which BatchNorm does not count, and what comes of it is never used: its gradients
+    are zero, but they exist, so that processes whose batches differ stay in step (DDP, FSDP).
 
     Args:
         encoder: of the modality.
@@ -33,7 +32,8 @@ def encode_present(encoder: ModalityEncoder, inputs: Mapping[str, Tensor], prese
     if len(rows) == len(present):
         return encoder(**inputs)
     if len(rows) == 0:
-        output = _encode_blank(encoder, present.device)
+        with _frozen_statistics(encoder):
+            output = encoder(**encoder.blank_inputs())
         feature, tokens = output["feature"], output["tokens"][:, :1]
         return ModalityOutput(feature.expand(len(present), -1), tokens.expand(len(present), -1, -1))
     output = encoder(**{name: value[rows] for name, value in inputs.items()})
@@ -125,35 +125,21 @@ def ablations(names: list[str]) -> dict[str, frozenset[str]]:
     return alone | {f"without_{name}": frozenset(names) - {name} for name in names}
 
 
-def _encode_blank(encoder: ModalityEncoder, device: torch.device) -> ModalityOutput:
-    """Encode a row of zeros, of the first shape that the backbone takes."""
-    backbone = encoder.backbone
-    candidates = list(probes(backbone.config, encoder.backbone_input_names))
-    # An image backbone sees sounds and videos as images.
-    kind = encoder.kind if any(kind == encoder.kind for kind, _ in candidates) else candidates[0][0]
-    shown = [inputs for probe_kind, inputs in candidates if probe_kind == kind]
-    with _in_eval_mode(encoder):
-        for number, inputs in enumerate(shown, 1):
-            try:
-                return encoder(**{name: value.to(device) for name, value in inputs.items()})
-            except (RuntimeError, ValueError):  # as when it was built, the configuration does not tell all
-                if number == len(shown):
-                    raise
-    raise ValueError(f"nothing is known that {type(backbone).__name__} encodes")
-
-
 def _like(placeholder: Tensor | None, values: Tensor) -> Tensor:
     return values.new_zeros(()) if placeholder is None else placeholder.to(values.dtype)
 
 
 @contextmanager
-def _in_eval_mode(module: nn.Module) -> Iterator[None]:
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
+def _frozen_statistics(module: nn.Module) -> Iterator[None]:
+    """Let BatchNorm layers use their statistics and leave them alone; everything else trains as it does.
+
+    Parameters of the augmentation inside an encoder (the mask embedding of wav2vec2) get gradients then, too.
+    """
+    training = [part for part in module.modules() if hasattr(part, "running_mean") and part.training]
+    for part in training:
+        part.training = False
     try:
         yield
     finally:
-        # Through train(), from the root down: some towers cache what depends on their weights until then.
-        for part, training in modes:
-            if part.training != training:
-                part.train(training)
+        for part in training:
+            part.training = True
