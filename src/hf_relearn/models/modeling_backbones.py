@@ -46,6 +46,8 @@ def load_backbones(
             )
         loaded[name] = backbone
         modalities[name] = describe_modality(name, backbone, dict(options.get(name, {})))
+        for field, value in origin(source, backbone).items():
+            setattr(modalities[name], field, value)
     dtypes = {name: str(backbone.dtype) for name, backbone in loaded.items()}
     if len(set(dtypes.values())) > 1:
         raise ValueError(f"the backbones have different dtypes, {dtypes}: bring them to one (model.to(dtype)) first")
@@ -78,6 +80,20 @@ def load_backbone(source: Any, pooling: str, backbone_kwargs: Mapping[str, Any])
     if _holds_configuration_only(Path(source)):
         return build_backbone(config, pooling, **random_settings)
     return AutoModel.from_pretrained(source, **settings, **_pooling_layer_kwargs(config, pooling))
+
+
+def origin(source: Any, backbone: PreTrainedModel) -> dict[str, Any]:
+    """Where a backbone's weights came from, as fields of `ModalityConfig`. Nothing of a local path is kept."""
+    revision = getattr(backbone.config, "_commit_hash", None)  # there only if the files came from the Hub
+    if isinstance(source, PreTrainedConfig):
+        return {"pretrained": False}
+    if isinstance(source, PreTrainedModel):
+        if revision is None:
+            return {}
+        return {"pretrained": True, "base_model": backbone.name_or_path, "base_model_revision": revision}
+    if Path(source).is_dir():
+        return {"pretrained": not _holds_configuration_only(Path(source))}
+    return {"pretrained": True, "base_model": str(source), "base_model_revision": revision}
 
 
 def describe_modality(name: str, backbone: PreTrainedModel, options: dict[str, Any]) -> ModalityConfig:
