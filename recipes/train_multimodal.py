@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from hf_relearn import RelearnTrainingArguments
+from hf_relearn.cards import DatasetFacts
 from hf_relearn.data.tables import load_table
 from hf_relearn.experiments import (
     PRESETS,
@@ -93,6 +94,7 @@ def main() -> None:
             max_train_samples=data.max_train_samples,
             seed=args.seed,
         )
+    folder = Path(data.dataset_name)  # a data set of the Hub says itself where it came from
     experiment = Experiment(
         title=f"Audio and image: {Path(data.dataset_name).name}",
         backbones=model.backbones(Path(__file__).parent),
@@ -102,6 +104,7 @@ def main() -> None:
         evaluation=splits["validation"],
         test=splits.get("test"),
         model=model,
+        card=run.card_info(datasets=[DatasetFacts(folder.name)] if folder.exists() else None),
     )
     run_or_compare(experiment, run, args)
 

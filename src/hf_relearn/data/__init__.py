@@ -3,10 +3,11 @@
 from hf_relearn.data.cremad import prepare_cremad
 from hf_relearn.data.cremad_clips import EMOTION_NAMES, CremadDataError
 from hf_relearn.data.cremad_splits import split_cremad
-from hf_relearn.data.sample_corpus import SAMPLE_NOTICE, build_sample_corpus
+from hf_relearn.data.sample_corpus import SAMPLE_CARD_NOTE, SAMPLE_NOTICE, build_sample_corpus
 
 __all__ = [
     "EMOTION_NAMES",
+    "SAMPLE_CARD_NOTE",
     "SAMPLE_NOTICE",
     "CremadDataError",
     "build_sample_corpus",

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from hf_relearn.cards import CardInfo
 from hf_relearn.models import Augmentation
 
 # The method's settings. What a model and a data set need (epochs, learning rate) is set by each recipe.
@@ -48,6 +49,22 @@ class RunArguments:
             "by side in comparison.md."
         },
     )
+    license: str | None = field(
+        default=None,
+        metadata={"help": "Licence of the model, for its card: an identifier of the Hub such as apache-2.0."},
+    )
+    language: list[str] | None = field(
+        default=None, metadata={"help": "Languages in the data, for the model card: ISO 639 codes such as en."}
+    )
+
+    def __post_init__(self) -> None:
+        self.card_info()
+
+    def card_info(self, **facts: Any) -> CardInfo:
+        """What the model card has to be told: the flags above, and other fields of `CardInfo`."""
+        if self.language:
+            facts["language"] = self.language
+        return CardInfo(license=self.license, **facts)
 
 
 @dataclass

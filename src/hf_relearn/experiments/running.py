@@ -3,13 +3,15 @@
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import datasets
 from transformers import set_seed
 
+from hf_relearn.cards import CardInfo
+from hf_relearn.cards.collect import changed_from_defaults
 from hf_relearn.experiments.arguments import ModelArguments
 from hf_relearn.models import MultimodalConfig, MultimodalForClassification, MultimodalProcessor
 from hf_relearn.models.processing_multimodal import takes_spectrogram
@@ -38,6 +40,7 @@ class Experiment:
         train, evaluation, test: the splits; evaluation and test may be None.
         model: the model's flags.
         notes: what a reader of the report has to know.
+        card: what the model card has to be told; without notes of its own it has those of the report.
     """
 
     title: str
@@ -49,6 +52,7 @@ class Experiment:
     test: datasets.Dataset | None
     model: ModelArguments
     notes: tuple[str, ...] = ()
+    card: CardInfo = field(default_factory=CardInfo)
 
     @property
     def class_names(self) -> list[str]:
@@ -102,7 +106,7 @@ def run_experiment(
     diagnosis: datasets.Dataset | None = None,
     extra_settings: Mapping[str, Any] | None = None,
 ) -> RunResult:
-    """Train a model, evaluate it, save it with its processor, and write the report into the output directory.
+    """Train a model, evaluate it, save it with its processor, and write report and model card into its folder.
 
     Args:
         experiment: data and model.
@@ -130,6 +134,11 @@ def run_experiment(
         eval_dataset=experiment.evaluation,
         processing_class=processor,
         diagnosis_dataset=diagnosis,
+    )
+    trainer.card_info = replace(
+        experiment.card,
+        notes=experiment.card.notes or experiment.notes,
+        settings={**changed_from_defaults(experiment.model), **(extra_settings or {})},
     )
     trainer.train(resume_from_checkpoint=checkpoint)
     results = {}
@@ -166,6 +175,8 @@ def run_experiment(
             notes=[*experiment.notes, *_changes_of_settings(result.records)],
         )
         logger.info("The report is in %s", path)
+    trainer.card_info = replace(trainer.card_info, results=results)
+    trainer.create_model_card()
     return result
 
 
@@ -220,4 +231,5 @@ def _without_prefix(metrics: Mapping[str, float], prefix: str) -> dict[str, floa
     """The quality measures among an evaluation's values, not its speed."""
     values = {name.removeprefix(f"{prefix}_"): value for name, value in metrics.items()}
     wanted = ("accuracy", "f1_macro", "f1_weighted", "loss")
-    return {name: value for name, value in values.items() if name in wanted or name.startswith("unimodal_")}
+    of_modalities = ("unimodal_", "only_", "without_")
+    return {name: value for name, value in values.items() if name in wanted or name.startswith(of_modalities)}

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -27,10 +27,14 @@ from hf_relearn.training.diagnoser import Diagnoser, PartFeatures
 from hf_relearn.training.evaluation import UnimodalEvaluation
 from hf_relearn.training.labels import LABEL_NAMES, hold_out, label_names
 from hf_relearn.training.metrics import classification_metrics
+from hf_relearn.training.model_card import ModelCardCallback, write_model_card
 from hf_relearn.training.sampler import ReturningDataset, ReturningSampler
 from hf_relearn.training.schedule import RelearnSchedule
 from hf_relearn.training.seeded_batches import EpochCallback, SeededBatches, as_it_is
 from hf_relearn.training.streams import is_stream
+
+if TYPE_CHECKING:  # its import brings matplotlib
+    from hf_relearn.cards import CardInfo
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +56,9 @@ class MultimodalRelearnTrainer(Trainer):
 
     `hyperparameter_search` works with a `model_init`: each trial has its own initial weights, record and checkpoints
     in its own folder, and the fields of `RelearnSettings` can be searched over, but for those that divide the data.
+
+    Attributes:
+        card_info: a `CardInfo` of what the model card has to be told (licence, language, notes); None for nothing.
 
     Raises:
         ValueError: if there is no diagnosing part where one is needed, or one is asked for from a stream.
@@ -86,6 +93,7 @@ class MultimodalRelearnTrainer(Trainer):
                 raise ValueError("--diagnosis_return cannot join samples to a stream: give a map-style training set")
             train_dataset = ReturningDataset(train_dataset, diagnosis_dataset)
         self.diagnosis_dataset = diagnosis_dataset
+        self.card_info: CardInfo | None = None
         super().__init__(
             model,
             args,
@@ -109,6 +117,11 @@ class MultimodalRelearnTrainer(Trainer):
         )
         self.add_callback(self.relearn_callback)
         self.add_callback(EpochCallback())
+        self.add_callback(ModelCardCallback(self.create_model_card))
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Write the model card; `write_model_card` says what it takes."""
+        write_model_card(self, *args, **kwargs)
 
     def part_features(self) -> dict[str, PartFeatures]:
         """Uni-modal features of both parts with the present weights, keyed `"training"` and `"diagnosing"`.
