@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from huggingface_hub import EvalResult, ModelCardData
 
 from hf_relearn.cards.facts import CardFacts, EncoderFacts
-from hf_relearn.report.files import without_local_paths
-from hf_relearn.report.markdown import metric_label
+from hf_relearn.report.markdown import metric_label, prose
 
 LIBRARY = "hf_relearn"
 TAGS = ("multimodal", "multimodal-classification", "diagnosing-and-relearning", "arxiv:2407.09705")
@@ -42,7 +41,7 @@ def card_data(facts: CardFacts) -> ModelCardData:
         datasets=list(dict.fromkeys(dataset.hub_id for dataset in facts.datasets if dataset.hub_id)) or None,
         metrics=list(dict.fromkeys(result.metric_type for result in results if result.metric_type != "loss")) or None,
         eval_results=results or None,
-        model_name=without_local_paths(facts.name),
+        model_name=prose(facts.name) if results else None,  # a key of the model index, not one of its own
     )
 
 
@@ -57,7 +56,7 @@ def pipeline_tag(encoders: Sequence[EncoderFacts]) -> str:
 def eval_results(facts: CardFacts) -> list[EvalResult]:
     """One entry for each split and metric."""
     first = facts.datasets[0] if facts.datasets else None
-    name = without_local_paths(first.name) if first else "the held-out data"
+    name = prose(first.name) if first else "the held-out data"
     task = pipeline_tag(facts.encoders)
     return [
         EvalResult(

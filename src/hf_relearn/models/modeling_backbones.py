@@ -2,13 +2,16 @@
 
 import inspect
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
 from transformers import MODEL_MAPPING, AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from .configuration_multimodal import ModalityConfig, check_modality_name
 from .modeling_encoders import ModalityEncoder, backbone_input_names, backbone_kind, probe_inputs
@@ -46,7 +49,7 @@ def load_backbones(
             )
         loaded[name] = backbone
         modalities[name] = describe_modality(name, backbone, dict(options.get(name, {})))
-        for field, value in origin(source, backbone).items():
+        for field, value in origin(source, backbone, backbone_kwargs).items():
             setattr(modalities[name], field, value)
     dtypes = {name: str(backbone.dtype) for name, backbone in loaded.items()}
     if len(set(dtypes.values())) > 1:
@@ -82,18 +85,31 @@ def load_backbone(source: Any, pooling: str, backbone_kwargs: Mapping[str, Any])
     return AutoModel.from_pretrained(source, **settings, **_pooling_layer_kwargs(config, pooling))
 
 
-def origin(source: Any, backbone: PreTrainedModel) -> dict[str, Any]:
+def origin(source: Any, backbone: PreTrainedModel, backbone_kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Where a backbone's weights came from, as fields of `ModalityConfig`. Nothing of a local path is kept."""
-    revision = getattr(backbone.config, "_commit_hash", None)  # there only if the files came from the Hub
     if isinstance(source, PreTrainedConfig):
         return {"pretrained": False}
     if isinstance(source, PreTrainedModel):
-        if revision is None:
-            return {}
-        return {"pretrained": True, "base_model": backbone.name_or_path, "base_model_revision": revision}
+        # Its name may be a folder's, or that of a configuration alone: only weights in the cache tell.
+        for file in (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME):
+            if commit := _cached_commit(backbone.name_or_path or "", file, {}):
+                return {"pretrained": True, "base_model": backbone.name_or_path, "base_model_revision": commit}
+        return {}
     if Path(source).is_dir():
         return {"pretrained": not _holds_configuration_only(Path(source))}
-    return {"pretrained": True, "base_model": str(source), "base_model_revision": revision}
+    commit = _cached_commit(str(source), CONFIG_NAME, backbone_kwargs)
+    return {"pretrained": True, "base_model": str(source), "base_model_revision": commit}
+
+
+def _cached_commit(name: str, file: str, backbone_kwargs: Mapping[str, Any]) -> str | None:
+    """The commit of a repository whose file was just read from the cache; None if the cache does not have it."""
+    places = {key: backbone_kwargs[key] for key in ("cache_dir", "revision") if key in backbone_kwargs}
+    try:
+        path = try_to_load_from_cache(name, "/".join(filter(None, (backbone_kwargs.get("subfolder"), file))), **places)
+    except HFValidationError:  # a path
+        return None
+    found = re.search(r"snapshots[/\\]([0-9a-f]{40})[/\\]", path) if isinstance(path, str) else None
+    return found[1] if found else None
 
 
 def describe_modality(name: str, backbone: PreTrainedModel, options: dict[str, Any]) -> ModalityConfig:
