@@ -4,14 +4,20 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 from card_pattern import CARD
 from huggingface_hub import metadata_load
+from PIL import Image
 
+from hf_relearn import MultimodalForClassification, MultimodalProcessor
 from hf_relearn.cards import CardInfo, DatasetFacts, card_figures, render_card, write_card
 from hf_relearn.cards.usage import usage_code
+from hf_relearn.data import EMOTION_NAMES
 
-CARDS = sorted((Path(__file__).parents[2] / "model_cards").glob("train_*.md"))
+ROOT = Path(__file__).parents[2]
+CARDS = sorted((ROOT / "model_cards").glob("train_*.md"))
 
 
 def section(card: str, heading: str) -> str:
@@ -44,10 +50,32 @@ def test_cards_of_the_recipes_match_and_have_their_figures(path):
     assert sorted(figures) == sorted(f"{path.stem}/{file.name}" for file in (path.parent / path.stem).iterdir())
 
 
+def test_code_of_the_cremad_recipes_card_runs(tmp_path, monkeypatch, capsys):
+    backbones = ROOT / "recipes" / "backbones"
+    model = MultimodalForClassification.from_backbones(
+        {"audio": backbones / "resnet-tiny-spectrogram", "vision": backbones / "resnet-tiny"},
+        modality_options={"audio": {"kind": "audio"}, "vision": {"num_frames": 2}},
+        id2label=dict(enumerate(EMOTION_NAMES)),
+    )
+    sound = {"seconds": 2.0, "sampling_rate": 16000, "size": [64, 64]}
+    processor = MultimodalProcessor.from_model(model.config, None, {"audio": sound, "vision": {"image_size": 48}})
+    monkeypatch.chdir(tmp_path)
+    model.save_pretrained("train_cremad")
+    processor.save_pretrained("train_cremad")
+    soundfile.write("clip.wav", np.zeros(16000, dtype=np.float32), 16000)
+    for name in ("image1.jpg", "image2.jpg"):
+        Image.new("RGB", (50, 50)).save(name)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "model_cards" / "train_cremad.md").read_text(), flags=re.S)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, "train_cremad.md", "exec"), {})
+    assert capsys.readouterr().out.strip() in EMOTION_NAMES
+
+
 def test_encoders_name_where_they_started(make_facts):
     card = render_card(make_facts())
     assert "| [me/wav2vec2](https://huggingface.co/me/wav2vec2) at `aaaaaaaaaaaa` |" in card
-    assert "| gaze | feature vectors | hf_relearn_features | random weights | 64 |" in card
+    assert "| gaze | numbers | hf_relearn_features | random weights | 64 |" in card
 
 
 def test_modalities_alone_and_left_out(make_facts):

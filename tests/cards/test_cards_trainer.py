@@ -2,6 +2,7 @@
 
 import logging
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from card_pattern import CARD
 from huggingface_hub import metadata_load
 from PIL import Image
 from tiny import TensorRows, make_trainer, tiny_model
+from transformers import default_data_collator
 
 from hf_relearn import MultimodalProcessor
 from hf_relearn.cards import CardInfo, DatasetFacts, card_figures
@@ -27,7 +29,7 @@ def run(tmp_path_factory):
         folder,
         model,
         **{"eval_strategy": "epoch", "diagnosis_interval": 1, "hub_model_id": "me/tiny-clips"},
-        trainer_kwargs={"processing_class": processor, "data_collator": lambda rows: collate(rows)},
+        trainer_kwargs={"processing_class": processor, "data_collator": default_data_collator},
     )
     trainer.card_info = CardInfo(license="mit", language=["en"], datasets=[DatasetFacts("clips")])
     trainer.train()
@@ -35,12 +37,6 @@ def run(tmp_path_factory):
     trainer.save_model()
     trainer.create_model_card()
     return folder
-
-
-def collate(rows):
-    from transformers import default_data_collator
-
-    return default_data_collator(rows)
 
 
 def test_card_of_a_run_matches_the_pattern_and_shows_its_figures(run):
@@ -66,6 +62,16 @@ def test_every_code_block_of_the_card_runs(run, monkeypatch, capsys):
     for block in blocks:
         exec(compile(block, "README.md", "exec"), {})
     assert re.fullmatch(r"class [012]\n", capsys.readouterr().out)
+
+
+def test_readmes_code_writes_a_card(tmp_path):
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    block = next(block for block in re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL) if "CardInfo" in block)
+    names: dict = {}
+    exec(compile(block, "README.md", "exec"), names)
+    names["write_card"](make_trainer(tmp_path / "out"))
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert CARD.fullmatch(card) and "It was trained on my clips." in card
 
 
 def test_stock_trainers_arguments_are_understood(run, tmp_path):

@@ -1,4 +1,4 @@
-"""Model cards: facts of a run, and the card made of them. No Trainer is known here, whose floor is above."""
+"""Floor 3: model cards, made of the facts of a run. No Trainer is known here."""
 
 from hf_relearn.cards.collect import collect_facts
 from hf_relearn.cards.facts import CardFacts, CardInfo, DatasetFacts, EncoderFacts

@@ -9,12 +9,12 @@ from hf_relearn.report.series import finite
 MOST_NAMED_CLASSES = 40
 WEAK_SHARE = 1.25  # a modality whose accuracy is less than so many times that of guessing is called weak
 
-_KINDS = {"audio": "sound", "vision": "images", "video": "video", "text": "text", "features": "feature vectors"}
+_KINDS = {"audio": "a sound", "vision": "an image", "video": "a video", "text": "text", "features": "numbers"}
 
 
 def summary(facts: CardFacts) -> str:
     """What the model is, and what of."""
-    inputs = listed([f"**{text(encoder.modality)}** ({_KINDS[encoder.kind]})" for encoder in facts.encoders])
+    inputs = listed([f"**{text(encoder.modality)}** ({_input(encoder)})" for encoder in facts.encoders])
     names = [text(name) for name in facts.class_names]
     shown = f"{', '.join(names[:MOST_NAMED_CLASSES])}{' and others' if len(names) > MOST_NAMED_CLASSES else ''}"
     data = listed([_dataset(dataset) for dataset in facts.datasets])
@@ -37,8 +37,7 @@ def encoders(facts: CardFacts) -> str:
     """One row for each encoder, with what its weights started from."""
     header = ("modality", "input", "encoder", "started from", "feature")
     rows = [
-        [text(e.modality), _KINDS[e.kind], text(e.architecture), _start(e), number(e.feature_size)]
-        for e in facts.encoders
+        [text(e.modality), _input(e), text(e.architecture), _start(e), number(e.feature_size)] for e in facts.encoders
     ]
     return table(header, rows, numeric_from=4)
 
@@ -169,6 +168,12 @@ def _weak_modalities(facts: CardFacts, split: str | None) -> list[str]:
         for name, accuracy in found.items()
         if accuracy is not None and accuracy < WEAK_SHARE * chance
     ]
+
+
+def _input(encoder: EncoderFacts) -> str:
+    if encoder.kind == "vision" and encoder.num_frames > 1:
+        return f"{encoder.num_frames} images"
+    return _KINDS[encoder.kind]
 
 
 def _start(encoder: EncoderFacts) -> str:
