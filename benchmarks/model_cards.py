@@ -16,7 +16,7 @@ from hf_relearn.cards import CARD_FILE, card_figures
 
 ROOT = Path(__file__).parents[1]
 CARDS = ROOT / "model_cards"
-RECIPES = ("train_cremad",)
+RECIPES = ("train_cremad", "train_image_text")
 
 
 def train(recipe: str, folder: Path) -> Path:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from hf_relearn.method import InitialWeights, ModalityDiagnosis, diagnose, purity_score, soft_reinit_
     from hf_relearn.models import (
         Augmentation,
+        FeaturesConfig,
+        FeaturesModel,
         MultimodalConfig,
         MultimodalForClassification,
         MultimodalModel,
@@ -34,6 +36,8 @@ _HOME = {
     "purity_score": "method",
     "soft_reinit_": "method",
     "Augmentation": "models",
+    "FeaturesConfig": "models",
+    "FeaturesModel": "models",
     "MultimodalConfig": "models",
     "MultimodalForClassification": "models",
     "MultimodalModel": "models",
@@ -46,6 +50,8 @@ _HOME = {
 
 __all__ = [
     "Augmentation",
+    "FeaturesConfig",
+    "FeaturesModel",
     "InitialWeights",
     "ModalityDiagnosis",
     "MultimodalCollator",

@@ -72,6 +72,12 @@ def test_code_of_the_cremad_recipes_card_runs(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out.strip() in EMOTION_NAMES
 
 
+def test_scores_of_several_classes_per_sample(make_facts):
+    assert "`logits.softmax(-1)`" in render_card(make_facts())
+    card = render_card(make_facts(multi_label=True))
+    assert "`logits.sigmoid()`" in card and "softmax" not in card and CARD.fullmatch(card)
+
+
 def test_encoders_name_where_they_started(make_facts):
     card = render_card(make_facts())
     assert "| [me/wav2vec2](https://huggingface.co/me/wav2vec2) at `aaaaaaaaaaaa` |" in card

@@ -68,6 +68,7 @@ def collect_facts(
         encoders=encoder_facts(config),
         fusion=config.fusion,
         class_names=list((config.id2label or {}).values()),
+        multi_label=config.problem_type == "multi_label_classification",
         unimodal_loss_weight=config.unimodal_loss_weight,
         datasets=datasets,
         results=results,

@@ -86,6 +86,7 @@ class CardFacts:
         encoders: one for each modality, in the order of fusion.
         fusion: how they are joined.
         class_names: names of the classes, by label.
+        multi_label: whether a sample may have several classes.
         unimodal_loss_weight: weight of the uni-modal heads' loss; 0 without heads.
         datasets: what it was trained on.
         results: split -> metric -> value.
@@ -104,6 +105,7 @@ class CardFacts:
     encoders: Sequence[EncoderFacts]
     fusion: str
     class_names: Sequence[str]
+    multi_label: bool = False
     unimodal_loss_weight: float = 0.0
     datasets: Sequence[DatasetFacts] = ()
     results: Results = field(default_factory=dict)

@@ -46,6 +46,7 @@ def render_card(facts: CardFacts, captions: dict[str, tuple[str, str]] | None = 
         encoders=sections.encoders(facts),
         fusion=sections.fusion(facts),
         usage=usage_code(facts.repository, facts.encoders),
+        batches=sections.batches(facts),
         results=sections.results(facts),
         ablations=sections.ablations(facts),
         diagnosis=sections.diagnosis(facts),

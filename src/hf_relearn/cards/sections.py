@@ -51,6 +51,14 @@ def fusion(facts: CardFacts) -> str:
     return sentence
 
 
+def batches(facts: CardFacts) -> str:
+    """What else there is to know of inputs and outputs."""
+    scores = "`logits.sigmoid()` gives the score of each class, of which a sample may have several."
+    if not facts.multi_label:
+        scores = "`logits.softmax(-1)` gives the scores of the classes."
+    return f"Each modality takes one raw value per sample, so lists of equal length classify a batch. {scores}"
+
+
 def results(facts: CardFacts) -> str:
     """Every metric of every split."""
     lines = [results_table(facts.results)]
@@ -134,7 +142,7 @@ def limits(facts: CardFacts) -> str:
     """What is known of where the model fails, from its facts."""
     data = listed([text(dataset.name) for dataset in facts.datasets]) or "its training data"
     lines = [
-        f"It knows the {len(facts.class_names)} classes above and no others: every input gets one of them.",
+        f"It knows the {len(facts.class_names)} classes above and no others.",
         f"It was measured on data like {data} only; how it does on others, or for groups of people that are rare "
         "there, is not known.",
         "It is a model for research. No decision about a person should rest on it.",
