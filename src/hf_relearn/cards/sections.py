@@ -56,7 +56,10 @@ def batches(facts: CardFacts) -> str:
     scores = "`logits.sigmoid()` gives the score of each class, of which a sample may have several."
     if not facts.multi_label:
         scores = "`logits.softmax(-1)` gives the scores of the classes."
-    return f"Each modality takes one raw value per sample, so lists of equal length classify a batch. {scores}"
+    return (
+        "Each modality takes one raw value per sample, so lists of equal length classify a batch; `None` stands for a "
+        f"modality that a sample lacks. {scores}"
+    )
 
 
 def results(facts: CardFacts) -> str:
