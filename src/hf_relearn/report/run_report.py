@@ -67,7 +67,7 @@ def write_report(
     modalities = modality_order(
         records, log_history, results, [name for part in (features or {}).values() for name in part[0]]
     )
-    figures, left_out = _draw(records, log_history, modalities, features, class_names)
+    figures, left_out = draw_figures(records, log_history, modalities, features, class_names)
     epochs = [epoch for entry in [*log_history, *records] if (epoch := epoch_of(entry)) is not None]
     steps = [int(step) for entry in [*log_history, *records] if (step := finite(entry.get("step"))) is not None]
     sections = [
@@ -94,14 +94,25 @@ def write_report(
     return Path(output_dir) / "report.md"
 
 
-def _draw(
+def draw_figures(
     records: Sequence[Record],
     log_history: Sequence[Record],
     modalities: Sequence[str],
     features: Mapping[str, Part] | None,
     class_names: Mapping[int, str] | Sequence[str] | None,
 ) -> tuple[dict[str, tuple[str, str, Figure]], dict[str, str]]:
-    """Figures by file name with subject and caption, and for each one left out its subject and the reason."""
+    """Draw what there is to show.
+
+    Args:
+        records: Diagnosis records; may be empty.
+        log_history: The Trainer's log; may be empty.
+        modalities: Names, in the order of their colours.
+        features: Part (`train`, `held-out`) -> ({modality: (n, d) array}, (n,) labels).
+        class_names: Names by label.
+
+    Returns:
+        File name -> (subject, caption, figure), and for each figure left out its subject -> the reason.
+    """
     wanted: list[tuple[str, str, str, Callable[[], Figure]]] = [
         (
             "purity.png",
