@@ -1,6 +1,6 @@
 """Floor 2: the fusion model, its configuration and its processor."""
 
-from transformers import AutoConfig, AutoModel, AutoProcessor
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoProcessor
 
 from .configuration_multimodal import ModalityConfig, MultimodalConfig
 from .modeling_multimodal import MultimodalForClassification, MultimodalModel
@@ -9,6 +9,7 @@ from .processing_multimodal import MultimodalProcessor
 
 AutoConfig.register(MultimodalConfig.model_type, MultimodalConfig)
 AutoModel.register(MultimodalConfig, MultimodalModel)
+AutoModelForSequenceClassification.register(MultimodalConfig, MultimodalForClassification)
 AutoProcessor.register(MultimodalConfig, MultimodalProcessor)
 
 __all__ = [

@@ -58,7 +58,8 @@ def load_backbones(
 
 def build_backbone(config: PreTrainedConfig, pooling: str, **kwargs: Any) -> PreTrainedModel:
     """Build a backbone with random weights."""
-    return AutoModel.from_config(config, **kwargs, **_pooling_layer_kwargs(config, pooling))
+    # A configuration that names code of a repository is no permission to run it.
+    return AutoModel.from_config(config, trust_remote_code=False, **kwargs, **_pooling_layer_kwargs(config, pooling))
 
 
 def load_backbone(source: Any, pooling: str, backbone_kwargs: Mapping[str, Any]) -> PreTrainedModel:

@@ -12,6 +12,7 @@ from transformers.utils import ModelOutput
 from .configuration_multimodal import MultimodalConfig
 from .modeling_backbones import build_backbone, load_backbones
 from .modeling_encoders import ModalityEncoder
+from .modeling_loading import SafeWeightsMixin
 
 
 @dataclass
@@ -44,7 +45,7 @@ class MultimodalClassifierOutput(ModelOutput):
     unimodal_logits: dict[str, Tensor] | None = None
 
 
-class MultimodalPreTrainedModel(PreTrainedModel):
+class MultimodalPreTrainedModel(SafeWeightsMixin, PreTrainedModel):
     """What both models share: the configuration, and properties that live in the backbones."""
 
     config_class = MultimodalConfig

@@ -18,7 +18,7 @@ from transformers import (
     Wav2Vec2FeatureExtractor,
 )
 
-from .configuration_multimodal import ModalityConfig, MultimodalConfig
+from .configuration_multimodal import ModalityConfig, MultimodalConfig, check_modality_name
 from .processing_augmentation import Augmentation
 from .processing_media import MediaError
 from .processing_modalities import INPUT_TYPES, ImageInput, ModalityInput, SpectrogramInput, WaveformInput
@@ -32,7 +32,7 @@ class MultimodalProcessor(ProcessorMixin):
             the arguments of that type's class.
 
     Raises:
-        ValueError: for an unknown type.
+        ValueError: for an unknown type, or a name that cannot be a prefix.
     """
 
     # `Trainer` reads the special tokens of a processor's tokenizer, and here there may be none to read.
@@ -42,6 +42,7 @@ class MultimodalProcessor(ProcessorMixin):
         self.modalities = {name: dict(settings) for name, settings in modalities.items()}
         self.inputs: dict[str, ModalityInput] = {}
         for name, settings in self.modalities.items():
+            check_modality_name(name)  # it may become part of a path, and the settings may be a stranger's
             arguments = dict(settings)
             input_type = arguments.pop("type", None)
             if input_type not in INPUT_TYPES:
