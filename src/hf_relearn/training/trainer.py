@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
-from transformers import PreTrainedModel, Trainer
+from transformers import PreTrainedModel
 
 from hf_relearn.models import MultimodalProcessor
 from hf_relearn.training.arguments import RelearnSettings, RelearnTrainingArguments
@@ -27,6 +27,7 @@ from hf_relearn.training.diagnoser import Diagnoser, PartFeatures
 from hf_relearn.training.evaluation import UnimodalEvaluation
 from hf_relearn.training.labels import LABEL_NAMES, hold_out, label_names
 from hf_relearn.training.metrics import classification_metrics
+from hf_relearn.training.pushing import PushingTrainer
 from hf_relearn.training.sampler import ReturningDataset, ReturningSampler
 from hf_relearn.training.schedule import RelearnSchedule
 from hf_relearn.training.seeded_batches import EpochCallback, SeededBatches, as_it_is
@@ -35,7 +36,7 @@ from hf_relearn.training.streams import is_stream
 logger = logging.getLogger(__name__)
 
 
-class MultimodalRelearnTrainer(Trainer):
+class MultimodalRelearnTrainer(PushingTrainer):
     """`Trainer` that diagnoses and re-learns a `MultimodalForClassification`.
 
     Beyond `Trainer`'s own arguments:
