@@ -103,10 +103,10 @@ def pull(repo_id: str) -> list:
     return logits(MultimodalForClassification.from_pretrained(repo_id))
 
 
-def classes_of(repo_id: str) -> list[str]:
-    """What the Auto classes make of a repository, without a word of trust."""
-    found = [auto.from_pretrained(repo_id) for auto in (AutoConfig, AutoProcessor, AutoModel)]
-    found.append(AutoModelForSequenceClassification.from_pretrained(repo_id))
+def classes_of(repo_id: str, **trust) -> list[str]:
+    """What the Auto classes make of a repository."""
+    autos = (AutoConfig, AutoProcessor, AutoModel, AutoModelForSequenceClassification)
+    found = [auto.from_pretrained(repo_id, **trust) for auto in autos]
     return [f"{type(item).__module__}.{type(item).__name__}" for item in found]
 
 

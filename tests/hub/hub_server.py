@@ -99,7 +99,8 @@ class HubServer(ThreadingHTTPServer):
 
     def put(self, repo_id: str, files: Mapping[str, bytes]) -> None:
         """A repository that was not pushed, such as a hostile one."""
-        self.repositories[repo_id] = Repository(dict(files), commits=[{"summary": "as given"}])
+        digest = hashlib.sha1(b"".join(files.values())).hexdigest()
+        self.repositories[repo_id] = Repository(dict(files), commits=[{"summary": "as given", "digest": digest}])
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -70,8 +70,9 @@ def python_without_package(tmp_path_factory) -> Path:
     return folder / "bin" / "python"
 
 
-def test_auto_classes_take_the_installed_package(client, pushed):
-    assert client(classes_of, pushed) == [
+@pytest.mark.parametrize("trust", [{}, {"trust_remote_code": True}], ids=["without trust", "with trust"])
+def test_auto_classes_take_the_installed_package(client, pushed, trust):
+    assert client(classes_of, pushed, **trust) == [
         "hf_relearn.models.configuration_multimodal.MultimodalConfig",
         "hf_relearn.models.processing_multimodal.MultimodalProcessor",
         "hf_relearn.models.modeling_multimodal.MultimodalModel",
