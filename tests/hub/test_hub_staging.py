@@ -72,13 +72,11 @@ def test_the_auto_classes_are_named(saved, tmp_path):
     assert processor["auto_map"] == {"AutoProcessor": "processing_multimodal.MultimodalProcessor"}
 
 
-@pytest.mark.parametrize("missing", ["config.json", "*.safetensors"])
-def test_a_folder_without_a_model_is_refused_and_the_target_stays(saved, tmp_path, missing):
+def test_a_folder_without_a_model_is_refused_and_the_target_stays(saved, tmp_path):
     write(tmp_path / "staged", kept_dot_txt="of an earlier push")
-    for path in saved.glob(missing):
+    for path in saved.glob("model*"):
         path.unlink()
-    (saved / "model.safetensors.index.json").unlink()
-    with pytest.raises(ValueError, match=f"{saved} holds no"):
+    with pytest.raises(ValueError, match=f"{saved} holds no weights as safetensors"):
         stage(saved, tmp_path / "staged")
     assert [path.name for path in (tmp_path / "staged").iterdir()] == ["kept.txt"]
 

@@ -37,13 +37,11 @@ def stage(saved: str | os.PathLike, target: str | os.PathLike, run: str | os.Pat
         The files gathered, relative to `target`, sorted.
 
     Raises:
-        ValueError: if `saved` holds no model, or no weights as safetensors; `target` is left as it was.
+        ValueError: if `saved` holds no weights as safetensors; `target` is left as it was.
     """
     saved, target = Path(saved), Path(target)
     run = Path(run) if run is not None else saved
     roots = local_roots(saved, run)
-    if not any((saved / name).is_file() for name in ("config.json", "adapter_config.json")):
-        raise ValueError(f"{saved} holds no config.json, so no saved model that could be pushed")
     weights = [path for path in _files(saved) if WEIGHTS.fullmatch(path.name)]
     if not weights:
         raise ValueError(f"{saved} holds no weights as safetensors (model.safetensors) that could be pushed")

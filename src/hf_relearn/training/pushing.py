@@ -3,16 +3,16 @@
 import json
 import logging
 import shutil
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import CommitInfo
+from huggingface_hub import CommitInfo, HfApi
 from huggingface_hub.errors import HFValidationError
 from transformers import Trainer, TrainingArguments
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import HubStrategy
 from transformers.utils import PushInProgress
-from transformers.utils.hub import hf_api
 
 from hf_relearn.hub.local_paths import local_roots, scrub_json, without_local_paths
 from hf_relearn.hub.staging import TRAINING_ARGUMENTS_FILE, stage
@@ -117,7 +117,7 @@ class PushingTrainer(Trainer):
                 private=private if private is not None else self.args.hub_private_repo,
                 revision=revision if revision is not None else self.args.hub_revision,
                 commit_message=commit_message or "End of training",
-                api=hf_api(),
+                api=self._hub_api,
             )
         except PushError as error:
             self.push_failure = error
@@ -150,7 +150,7 @@ class PushingTrainer(Trainer):
             return
         by_epoch = self.args.save_strategy == "epoch"
         place = f"epoch {int(self.state.epoch or 0)}" if by_epoch else f"step {self.state.global_step}"
-        job = hf_api().run_as_future(self._push_in_background, folder, f"Training in progress, {place}")
+        job = self._hub_api.run_as_future(self._push_in_background, folder, f"Training in progress, {place}")
         self.push_in_progress = PushInProgress([*(running.jobs if running is not None else []), job])  # type: ignore
 
     def _push_in_background(self, folder: Path, commit_message: str) -> None:
@@ -162,7 +162,7 @@ class PushingTrainer(Trainer):
                 private=self.args.hub_private_repo,
                 revision=self.args.hub_revision,
                 commit_message=commit_message,
-                api=hf_api(),
+                api=self._hub_api,
             )
         except PushError as error:
             self._warn_of_push(explain(error.__cause__ or error))
@@ -177,6 +177,11 @@ class PushingTrainer(Trainer):
         except Exception as error:  # a model without a card is better than none
             logger.warning("The model card could not be written: %s", error)
         stage(saved, folder, run=str(self.args.output_dir))
+
+    @cached_property
+    def _hub_api(self) -> HfApi:
+        """One client, whose background uploads come one after the other."""
+        return HfApi(library_name="hf_relearn")
 
     def _repository(self) -> str:
         """The repository's name: as created, as given, or that of the output directory."""
