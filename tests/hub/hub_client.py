@@ -12,6 +12,7 @@ from transformers import (
     AutoModel,
     AutoModelForSequenceClassification,
     AutoProcessor,
+    TrainerCallback,
     default_data_collator,
 )
 
@@ -61,8 +62,18 @@ def push(folder: str, repo_id: str, **options) -> dict:
     return {**done, "logged": messages.texts, "seconds": time.perf_counter() - start}
 
 
-def train(output_dir: str, **arguments) -> dict:
-    """Train a tiny model from a backbone that lies in a local folder, then push it if the arguments say so."""
+class FailingCard(TrainerCallback):
+    """What a card that cannot be written does."""
+
+    def __init__(self, message: str):
+        self.message = message
+
+    def on_push_begin(self, *args, **kwargs) -> None:
+        raise RuntimeError(self.message)
+
+
+def train(output_dir: str, card_error: str | None = None, **arguments) -> dict:
+    """Train a tiny model from a backbone that lies in a local folder, and push it."""
     backbone = Path(output_dir).parent / "secret_backbone"
     tiny_model().encoders["vision"].backbone.save_pretrained(backbone)
     model = MultimodalForClassification.from_backbones(
@@ -73,8 +84,9 @@ def train(output_dir: str, **arguments) -> dict:
         "data_collator": default_data_collator,
         "processing_class": MultimodalProcessor.from_model(model.config),
     }
-    settings = {"push_to_hub": True, "num_train_epochs": 2, "logging_dir": None, **arguments}
-    settings.pop("logging_dir")
+    if card_error:
+        options["callbacks"] = [FailingCard(card_error)]
+    settings = {"push_to_hub": True, "num_train_epochs": 2, **arguments}
     with Messages() as messages:
         trainer = make_trainer(output_dir, model, TensorRows(12), options, **settings)
         trainer.train()

@@ -150,6 +150,12 @@ def test_a_run_whose_pushes_all_fail_ends_with_its_model_and_one_warning(client,
     assert client(pull, f"{USER}/unlucky") == result["logits"]
 
 
+def test_a_card_that_fails_breaks_no_push(client, hub, tmp_path):
+    result = client(train, str(tmp_path / "cardless"), card_error="no card today")
+    assert result["failure"] is None and any("no card today" in text for text in result["logged"])
+    assert set(hub.repositories[f"{USER}/cardless"].files) == MODEL | RUN - {"README.md"} | CODE
+
+
 def test_strategies_that_would_push_pickles_are_refused(client, tmp_path):
     with pytest.raises(ValueError, match="--hub_strategy all_checkpoints would push checkpoints, .* are pickles"):
         client(train, str(tmp_path / "run"), hub_strategy="all_checkpoints")

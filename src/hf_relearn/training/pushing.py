@@ -170,9 +170,9 @@ class PushingTrainer(Trainer):
             shutil.rmtree(folder, ignore_errors=True)
 
     def _stage(self, saved: Path, folder: Path, **card: Any) -> None:
-        self.callback_handler.on_push_begin(self.args, self.state, self.control)
         name = self._repository().split("/")[-1]
         try:
+            self.callback_handler.on_push_begin(self.args, self.state, self.control)
             self.create_model_card(**{"model_name": name, **card})
         except Exception as error:  # a model without a card is better than none
             logger.warning("The model card could not be written: %s", error)
