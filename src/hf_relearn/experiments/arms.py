@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import datasets
 
 from hf_relearn.experiments.arguments import RunArguments
 from hf_relearn.experiments.running import Experiment, RunResult, run_experiment
+from hf_relearn.hub.upload import PUSH_FAILED_EXIT_CODE
 from hf_relearn.report import write_comparison
 from hf_relearn.training import RelearnTrainingArguments
 from hf_relearn.training.trainer import divide
@@ -72,6 +74,9 @@ def compare_arms(experiment: Experiment, args: RelearnTrainingArguments) -> dict
         changes = dict(arm.changes)
         if arm.diagnosis is None:
             changes["diagnosis_fraction"] = 0.0  # the parts are divided already
+        # The model of the comparison is the re-learnt one; the others stay here.
+        changes["push_to_hub"] = args.push_to_hub and name == "re-learnt"
+        changes["hub_model_id"] = args.hub_model_id or root.absolute().name
         folder = root / name.replace(", ", "_").replace(" ", "_").replace("-", "_")
         if not any(folder.glob("checkpoint-*")):
             changes["resume_from_checkpoint"] = None  # a comparison that goes on may not have come to this arm
@@ -95,11 +100,17 @@ def compare_arms(experiment: Experiment, args: RelearnTrainingArguments) -> dict
 
 
 def run_or_compare(experiment: Experiment, run: RunArguments, args: RelearnTrainingArguments) -> None:
-    """Train one model to its report, or with `--compare` all arms to their comparison."""
+    """Train one model to its report, or with `--compare` all arms to their comparison.
+
+    Raises:
+        SystemExit: with `PUSH_FAILED_EXIT_CODE` if the model could not be pushed, when everything else is done.
+    """
     if run.compare:
-        compare_arms(experiment, args)
+        result = compare_arms(experiment, args)["re-learnt"]
     else:
-        run_experiment(experiment, args, extra_settings={"preset": run.preset})
+        result = run_experiment(experiment, args, extra_settings={"preset": run.preset})
+    if result.trainer.push_failure is not None:
+        sys.exit(PUSH_FAILED_EXIT_CODE)
 
 
 def change_arguments(args: RelearnTrainingArguments, **changes: Any) -> RelearnTrainingArguments:

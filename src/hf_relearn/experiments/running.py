@@ -114,6 +114,8 @@ def run_experiment(
 ) -> RunResult:
     """Train a model, evaluate it, save it with its processor, and write report and model card into its folder.
 
+    With `--push_to_hub` the model is pushed then; `trainer.push_failure` of the result says if that failed.
+
     Args:
         experiment: data and model.
         args: training arguments; `resume_from_checkpoint` is a folder, or `last` for the last checkpoint there.
@@ -161,7 +163,7 @@ def run_experiment(
             metrics = trainer.evaluate(split, metric_key_prefix=name)
             trainer.save_metrics(name, metrics)
             results[name] = _without_prefix(metrics, name)
-    trainer.save_model(output_dir)
+    trainer.save_model(output_dir, _internal_call=True)  # the push comes when card and figures are there
     parts = trainer.part_features() if trainer.diagnosis_dataset is not None else None
     result = RunResult(
         trainer,
@@ -191,6 +193,8 @@ def run_experiment(
         logger.info("The report is in %s", path)
     trainer.card_info = replace(trainer.card_info, results=results)
     trainer.create_model_card()
+    if args.push_to_hub:
+        trainer.try_push("End of training")
     return result
 
 

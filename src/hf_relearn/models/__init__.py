@@ -1,6 +1,6 @@
 """Floor 2: the fusion model, its configuration and its processor."""
 
-from transformers import AutoConfig, AutoModel, AutoProcessor
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoProcessor
 
 from .configuration_features import FeaturesConfig
 from .configuration_multimodal import ModalityConfig, MultimodalConfig
@@ -13,6 +13,7 @@ AutoConfig.register(FeaturesConfig.model_type, FeaturesConfig)
 AutoModel.register(FeaturesConfig, FeaturesModel)
 AutoConfig.register(MultimodalConfig.model_type, MultimodalConfig)
 AutoModel.register(MultimodalConfig, MultimodalModel)
+AutoModelForSequenceClassification.register(MultimodalConfig, MultimodalForClassification)
 AutoProcessor.register(MultimodalConfig, MultimodalProcessor)
 
 __all__ = [

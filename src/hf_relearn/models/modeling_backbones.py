@@ -135,7 +135,8 @@ def _build_whole(config: PreTrainedConfig, pooling: str, **kwargs: Any) -> PreTr
             f"AutoModel knows no model for {type(config).__name__}; if it is that of a tower, name "
             "the tower's class in its `architectures`, or hand over a model object"
         )
-    return AutoModel.from_config(config, **kwargs, **pooling_layer)
+    # A configuration that names code of a repository is no permission to run it.
+    return AutoModel.from_config(config, trust_remote_code=False, **kwargs, **pooling_layer)
 
 
 def _class_by_name(config: PreTrainedConfig) -> type[PreTrainedModel] | None:

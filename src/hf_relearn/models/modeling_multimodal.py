@@ -17,6 +17,7 @@ from .modeling_fusion import LowRankFusion
 from .modeling_fusion_custom import CustomFusion, FusionModule, build_fusion
 from .modeling_fusion_tokens import BottleneckFusion
 from .modeling_inputs import split_inputs
+from .modeling_loading import SafeWeightsMixin
 from .modeling_losses import classification_loss
 from .modeling_missing import Placeholder, ablations, encode_present, presence
 from .modeling_outputs import MultimodalClassifierOutput, MultimodalModelOutput
@@ -25,7 +26,7 @@ from .modeling_outputs import MultimodalClassifierOutput, MultimodalModelOutput
 SELF_INITIALISED = (BottleneckFusion, LowRankFusion, Placeholder)
 
 
-class MultimodalPreTrainedModel(PreTrainedModel):
+class MultimodalPreTrainedModel(SafeWeightsMixin, PreTrainedModel):
     """What both models share: the configuration, and properties that live in the backbones."""
 
     config: MultimodalConfig

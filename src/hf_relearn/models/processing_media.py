@@ -3,12 +3,17 @@
 import io
 import os
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any
 
 import av
 import numpy as np
 import soundfile
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+from .processing_limits import image_too_large, samples_promised_by_wav, sound_too_long
+
+_BLOCK_FRAMES = 1 << 20
 
 
 class RawValueError(ValueError):
@@ -79,10 +84,14 @@ def load_image(value: Any) -> Image.Image:
             return _upright_rgb(value)
         if isinstance(value, (Mapping, bytes, str, os.PathLike)):
             with Image.open(encoded(value, "an image")) as image:
+                if reason := image_too_large(*image.size):
+                    raise MediaError(f"{describe(value)}: {reason}")
                 return _upright_rgb(image)
         return _image_of_array(value).convert("RGB")
     except MediaError:
         raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:  # Pillow's own bounds
+        raise MediaError(f"{describe(value)}: the image has too many pixels to be decoded ({error})") from error
     except UnidentifiedImageError as error:
         raise MediaError(f"{describe(value)}: not an image, or of a format that Pillow does not know") from error
     except Exception as error:  # Pillow's decoders raise nearly anything on broken bytes
@@ -126,18 +135,27 @@ def _waveform(value: Any, origin: str) -> np.ndarray:
 
 
 def _decode_audio(source: Any, origin: str) -> tuple[np.ndarray, int]:
+    _refuse_if_too_long(samples_promised_by_wav(source), origin)
     try:
-        samples, rate = soundfile.read(source, dtype="float32", always_2d=True)
-        return samples.T, rate
-    except (soundfile.LibsndfileError, MemoryError):
-        pass  # not one of libsndfile's formats, or a header that promises terabytes: PyAV reads the rest
+        with soundfile.SoundFile(source) as sound:
+            _refuse_if_too_long(sound.frames * sound.channels, origin)
+            blocks = [sound.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)]  # room for what is there only
+            while len(blocks[-1]) == _BLOCK_FRAMES:
+                blocks.append(sound.read(_BLOCK_FRAMES, dtype="float32", always_2d=True))
+                _refuse_if_too_long(sum(block.size for block in blocks), origin)
+            return np.concatenate(blocks).T, sound.samplerate
+    except soundfile.LibsndfileError:
+        pass  # not one of libsndfile's formats: PyAV reads the rest
     if hasattr(source, "seek"):
         source.seek(0)
     try:
         with av.open(source) as container:
             resampler = av.AudioResampler(format="fltp")
-            frames = [part for frame in container.decode(audio=0) for part in resampler.resample(frame)]
-            frames += resampler.resample(None)
+            frames, samples = [], 0
+            for frame in chain(container.decode(audio=0), [None]):
+                frames += resampler.resample(frame)
+                samples += frame.samples * frame.layout.nb_channels if frame is not None else 0
+                _refuse_if_too_long(samples, origin)
             if not frames:
                 raise MediaError(f"{origin}: the sound has zero length")
             return np.concatenate([frame.to_ndarray() for frame in frames], axis=1), frames[0].sample_rate
@@ -147,6 +165,11 @@ def _decode_audio(source: Any, origin: str) -> tuple[np.ndarray, int]:
         raise MediaError(f"{origin}: holds no sound") from error
     except (av.FFmpegError, ValueError, MemoryError) as error:
         raise MediaError(f"{origin}: not a readable sound ({error})") from error
+
+
+def _refuse_if_too_long(samples: int, origin: str) -> None:
+    if reason := sound_too_long(samples):
+        raise MediaError(f"{origin}: {reason}")
 
 
 def encoded(value: Any, what: str) -> Any:

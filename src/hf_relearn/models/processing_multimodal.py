@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import BatchFeature, PreTrainedConfig, ProcessorMixin
 
-from .configuration_multimodal import MultimodalConfig
+from .configuration_multimodal import MultimodalConfig, check_modality_name
 from .processing_augmentation import Augmentation
 from .processing_defaults import default_input, takes_spectrogram
 from .processing_media import RawValueError
@@ -31,7 +31,8 @@ class MultimodalProcessor(ProcessorMixin):
             here; `save_pretrained` writes its files into a subfolder that is named like the modality.
 
     Raises:
-        ValueError: for an unknown type, or settings that its class refuses; the message names the modality.
+        ValueError: for an unknown type, a name that cannot be a prefix, or settings that its class refuses; the
+            message names the modality.
     """
 
     # `Trainer` reads the special tokens of a processor's tokenizer, and here there may be none to read.
@@ -41,6 +42,7 @@ class MultimodalProcessor(ProcessorMixin):
         self.modalities: dict[str, dict[str, Any]] = {}
         self.inputs: dict[str, ModalityInput] = {}
         for name, settings in modalities.items():
+            check_modality_name(name)  # it may become part of a path, and the settings may be a stranger's
             arguments = dict(settings)
             input_type = arguments.pop("type", None)
             if input_type not in INPUT_TYPES:

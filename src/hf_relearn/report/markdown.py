@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from numbers import Integral
 from typing import Any
 
-from hf_relearn.report.files import without_local_paths
+from hf_relearn.hub.local_paths import without_local_paths
 from hf_relearn.report.series import finite
 
 MISSING = "–"

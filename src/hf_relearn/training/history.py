@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-HISTORY_FILE = "relearn_history.jsonl"
+from hf_relearn.hub.staging import HISTORY_FILE
 
 
 def read_history(folder: str | os.PathLike) -> list[dict[str, Any]]:

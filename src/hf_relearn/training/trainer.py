@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
-from transformers import PreTrainedModel, Trainer
+from transformers import PreTrainedModel
 
 from hf_relearn.models import MultimodalProcessor
 from hf_relearn.training.arguments import RelearnSettings, RelearnTrainingArguments
@@ -30,6 +30,7 @@ from hf_relearn.training.metrics import classification_metrics
 from hf_relearn.training.model_card import ModelCardCallback, write_model_card
 from hf_relearn.training.parameters import divide_parameter_groups, freeze_parameters, trained_learning_rates
 from hf_relearn.training.parts import divide, return_epoch, with_return
+from hf_relearn.training.pushing import PushingTrainer
 from hf_relearn.training.sampler import ReturningDataset, ReturningSampler
 from hf_relearn.training.seeded_batches import EpochCallback, SeededBatches, as_it_is
 from hf_relearn.training.streams import is_stream
@@ -41,7 +42,7 @@ if TYPE_CHECKING:  # its import brings matplotlib
 logger = logging.getLogger(__name__)
 
 
-class MultimodalRelearnTrainer(Trainer):
+class MultimodalRelearnTrainer(PushingTrainer):
     """`Trainer` that diagnoses and re-learns a `MultimodalForClassification`.
 
     Beyond `Trainer`'s own arguments:

@@ -1,0 +1,1 @@
+"""What leaves this machine for the Hub: gathering a model's files, and uploading them."""
