@@ -1,19 +1,25 @@
 """Floor 2: the fusion model, its configuration and its processor."""
 
 from transformers import AutoConfig, AutoModel, AutoProcessor
+from transformers.pipelines import PIPELINE_REGISTRY
 
 from .configuration_multimodal import ModalityConfig, MultimodalConfig
 from .modeling_multimodal import MultimodalForClassification, MultimodalModel
+from .pipeline_multimodal import TASK, MultimodalClassificationPipeline
 from .processing_augmentation import Augmentation
 from .processing_multimodal import MultimodalProcessor
 
 AutoConfig.register(MultimodalConfig.model_type, MultimodalConfig)
 AutoModel.register(MultimodalConfig, MultimodalModel)
 AutoProcessor.register(MultimodalConfig, MultimodalProcessor)
+PIPELINE_REGISTRY.register_pipeline(
+    TASK, pipeline_class=MultimodalClassificationPipeline, pt_model=MultimodalForClassification, type="multimodal"
+)
 
 __all__ = [
     "Augmentation",
     "ModalityConfig",
+    "MultimodalClassificationPipeline",
     "MultimodalConfig",
     "MultimodalForClassification",
     "MultimodalModel",

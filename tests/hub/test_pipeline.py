@@ -1,0 +1,202 @@
+"""`pipeline("multimodal-classification", model=...)`: what goes in, what comes out, and what is refused."""
+
+import io
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from PIL import Image
+from tiny import tiny_model
+from transformers import pipeline
+
+from hf_relearn import MultimodalForClassification, MultimodalProcessor
+from hf_relearn.models import processing_downloads
+
+TASK = "multimodal-classification"
+
+
+def sample(seed: int) -> dict:
+    generator = np.random.default_rng(seed)
+    pixels = generator.integers(0, 256, size=(20, 24, 3), dtype=np.uint8)
+    return {"audio": generator.normal(size=4000).astype(np.float32), "vision": Image.fromarray(pixels)}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    model = tiny_model()
+    model.save_pretrained(folder)
+    MultimodalProcessor.from_model(model.config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def classify(folder):
+    return pipeline(TASK, model=str(folder), device=-1)
+
+
+def wav(seconds: float = 0.2) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, np.sin(np.arange(int(16000 * seconds)) / 9), 16000, format="WAV")
+    return file.getvalue()
+
+
+class Site(BaseHTTPRequestHandler):
+    """A web server with a sound, and what should not be swallowed."""
+
+    def do_GET(self) -> None:
+        if self.path == "/clip.wav":
+            self.send(200, wav())
+        elif self.path == "/moved":
+            self.send(302, b"", Location="/clip.wav")
+        elif self.path == "/elsewhere":
+            self.send(302, b"", Location="file:///etc/hostname")
+        elif self.path == "/packed":
+            self.send(200, b"x", **{"Content-Encoding": "gzip"})
+        elif self.path == "/endless":
+            self.send_response(200)
+            self.end_headers()
+            try:
+                while True:
+                    self.wfile.write(bytes(1 << 16))
+            except OSError:
+                pass  # the reader has had enough
+        else:
+            self.send(404, b"")
+
+    def send(self, status: int, content: bytes, **headers: str) -> None:
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(content))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *args) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Site) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    "imports",
+    ["import hf_relearn, sys; assert 'torch' not in sys.modules; from transformers import pipeline"]
+    + ["from transformers import pipeline; import hf_relearn"],
+    ids=["package first", "transformers first"],
+)
+def test_plain_import_of_the_package_is_enough(folder, imports):
+    code = f"{imports}; print(type(pipeline({TASK!r}, model={str(folder)!r})).__name__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "MultimodalClassificationPipeline", done.stderr
+
+
+def test_scores_are_those_of_model_and_processor(classify, folder):
+    model, processor = MultimodalForClassification.from_pretrained(folder), MultimodalProcessor.from_pretrained(folder)
+    with torch.no_grad():
+        expected = model(**processor({name: [value] for name, value in sample(0).items()})).logits.softmax(-1)[0]
+    result = classify(sample(0))
+    assert [entry["label"] for entry in result] == [f"class {index}" for index in expected.argsort(descending=True)]
+    assert [entry["score"] for entry in result] == pytest.approx(expected.sort(descending=True).values.tolist())
+    assert set(result[0]) == {"label", "score"}
+
+
+def test_batches_lists_and_streams_give_what_single_samples_give(classify):
+    singles = [classify(sample(seed)) for seed in range(3)]
+    forms = {
+        "list": classify([sample(seed) for seed in range(3)], batch_size=2),
+        "stream": list(classify((sample(seed) for seed in range(3)), batch_size=2)),
+    }
+    for form, results in forms.items():
+        for single, result in zip(singles, results, strict=True):
+            assert [entry["label"] for entry in result] == [entry["label"] for entry in single], form
+            scores = [entry["score"] for entry in result]
+            assert scores == pytest.approx([entry["score"] for entry in single], abs=1e-5), form
+    assert classify([]) == []
+
+
+def test_labels_asked_for(classify):
+    assert len(classify(sample(0), top_k=2)) == 2
+    assert len(classify(sample(0), top_k=None)) == 3
+    assert sum(entry["score"] for entry in classify(sample(0), function_to_apply="none")) != pytest.approx(1)
+    with pytest.raises(ValueError, match="top_k is 0"):
+        classify(sample(0), top_k=0)
+    with pytest.raises(ValueError, match="function_to_apply is 'tanh': use one of softmax, sigmoid, none"):
+        classify(sample(0), function_to_apply="tanh")
+
+
+def test_several_labels_per_sample_are_scored_one_by_one(folder):
+    several = pipeline(TASK, model=str(folder), device=-1)
+    logits = [entry["score"] for entry in several(sample(0), function_to_apply="none")]
+    several.model.config.problem_type = "multi_label_classification"
+    scores = [entry["score"] for entry in several(sample(0))]
+    assert scores == pytest.approx(torch.tensor(logits).sigmoid().tolist())
+
+
+def test_files_and_common_names_of_modalities(classify, tmp_path):
+    sound, picture = sample(0)["audio"], sample(0)["vision"]
+    soundfile.write(tmp_path / "clip.wav", sound, 16000, subtype="FLOAT")
+    picture.save(tmp_path / "face.png")
+    from_files = classify({"audio": str(tmp_path / "clip.wav"), "image": tmp_path / "face.png"})
+    assert from_files == classify({"audio": {"array": sound, "sampling_rate": 16000}, "vision": picture})
+
+
+def test_addresses_are_fetched(classify, site, tmp_path):
+    (tmp_path / "clip.wav").write_bytes(wav())
+    expected = classify({**sample(0), "audio": str(tmp_path / "clip.wav")})
+    assert classify({**sample(0), "audio": f"{site}/clip.wav"}) == expected
+    assert classify({**sample(0), "audio": f"{site}/moved"}) == expected
+
+
+@pytest.mark.parametrize(
+    ("page", "reason"),
+    [
+        ("missing.wav", "the server answered 404"),
+        ("elsewhere", "cannot be fetched"),
+        ("packed", "comes compressed"),
+        ("endless", "larger than 1,000,000 bytes"),
+    ],
+)
+def test_what_is_not_fetched_is_named(classify, site, page, reason, monkeypatch):
+    bounded = partial(processing_downloads.download, max_bytes=1_000_000)
+    monkeypatch.setattr("hf_relearn.models.pipeline_multimodal.download", bounded)
+    with pytest.raises(ValueError, match=f"sample 1: modality 'audio': {site}/{page}: {reason}"):
+        classify([sample(0), {**sample(1), "audio": f"{site}/{page}"}])
+
+
+def test_a_transfer_that_takes_too_long_ends(classify, site):
+    with pytest.raises(ValueError, match="longer than 0.2 seconds|larger than"):
+        classify({**sample(0), "audio": f"{site}/endless"}, timeout=0.2)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_errors_name_sample_and_modality(classify, batch_size):
+    for wrong, reason in [
+        ({**sample(1), "vision": "nowhere.png"}, "sample 1: modality 'vision': nowhere.png: no such file"),
+        ({**sample(1), "sound": 1}, "sample 1 has the key 'sound', but the modalities are audio, vision"),
+        ({**sample(1), "image": 1}, "sample 1 gives the modality 'vision' twice, also as 'image'"),
+        ({"audio": None}, "sample 1 has none of the modalities audio, vision"),
+        ("clip.wav", "sample 1 is a str: give a mapping"),
+    ]:
+        with pytest.raises(ValueError, match=reason):
+            classify([sample(0), wrong, sample(2)], batch_size=batch_size)
+    with pytest.raises(ValueError, match="a sample is a mapping"):
+        classify("clip.wav")
+
+
+def test_a_saved_pipeline_is_whole(classify, tmp_path):
+    classify.save_pretrained(tmp_path)
+    assert pipeline(TASK, model=str(tmp_path), device=-1)(sample(0)) == classify(sample(0))
