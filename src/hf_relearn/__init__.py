@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from hf_relearn.method import InitialWeights, ModalityDiagnosis, diagnose, purity_score, soft_reinit_
     from hf_relearn.models import (
         Augmentation,
+        FeaturesConfig,
+        FeaturesModel,
         MultimodalConfig,
         MultimodalForClassification,
         MultimodalModel,
@@ -36,6 +38,8 @@ _HOME = {
     "purity_score": "method",
     "soft_reinit_": "method",
     "Augmentation": "models",
+    "FeaturesConfig": "models",
+    "FeaturesModel": "models",
     "MultimodalConfig": "models",
     "MultimodalForClassification": "models",
     "MultimodalModel": "models",
@@ -48,6 +52,8 @@ _HOME = {
 
 __all__ = [
     "Augmentation",
+    "FeaturesConfig",
+    "FeaturesModel",
     "InitialWeights",
     "ModalityDiagnosis",
     "MultimodalCollator",

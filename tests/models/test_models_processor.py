@@ -9,8 +9,10 @@ from tiny import ast_config, resnet_config, vit_config
 from transformers import Wav2Vec2FeatureExtractor
 
 from hf_relearn import MultimodalForClassification, MultimodalProcessor
+from hf_relearn.models.processing_images import ImageInput
 from hf_relearn.models.processing_media import MediaError
-from hf_relearn.models.processing_modalities import ImageInput, SpectrogramInput, WaveformInput, _from_settings
+from hf_relearn.models.processing_preprocessors import from_settings
+from hf_relearn.models.processing_sounds import SpectrogramInput, WaveformInput
 
 build = MultimodalForClassification.from_backbones
 IMAGE_SETTINGS = {
@@ -91,9 +93,7 @@ def test_modalities_that_do_not_fit_are_named():
         processor({"image": [flat(1)], "sound": [noise(10)]})
     with pytest.raises(ValueError, match="has the modalities image, but got none"):
         processor({})
-    with pytest.raises(
-        ValueError, match="'image': unknown type of input 'smell'; known are image, waveform, spectrogram"
-    ):
+    with pytest.raises(ValueError, match="'image': unknown type of input 'smell'; known are image, video, waveform"):
         MultimodalProcessor({"image": {"type": "smell"}})
     with pytest.raises(MediaError, match="modality 'image': row.png: no such file"):
         processor({"image": ["row.png"]})
@@ -187,8 +187,8 @@ def test_long_sounds_are_cut_and_other_rates_resampled():
 @pytest.mark.parametrize("name", ["pipeline", "os", "AutoImageProcessor", "ViTModel", "no such", "", None, 3])
 def test_settings_that_name_no_preprocessor_are_refused(name):
     with pytest.raises(ValueError, match="no preprocessor of this release"):
-        _from_settings({"image_processor_type": name}, "image_processor_type")
+        from_settings({"image_processor_type": name}, "image_processor_type")
     with pytest.raises(ValueError, match="no preprocessor of this release"):
         MultimodalProcessor({"m": {"type": "waveform", "feature_extractor": {"feature_extractor_type": name}}})
     with pytest.raises(ValueError, match="feature_extractor_type is None"):
-        _from_settings({}, "feature_extractor_type")
+        from_settings({}, "feature_extractor_type")

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:chance alone explains")
 
 
 def parts_of(trainer):
-    return trainer._training_part(), trainer.diagnosis_dataset
+    return trainer._training_part, trainer.diagnosis_dataset
 
 
 def test_the_holdout_is_stratified_seeded_and_disjoint(tmp_path):

@@ -3,12 +3,16 @@
 from transformers import AutoConfig, AutoModel, AutoProcessor
 from transformers.pipelines import PIPELINE_REGISTRY
 
+from .configuration_features import FeaturesConfig
 from .configuration_multimodal import ModalityConfig, MultimodalConfig
+from .modeling_features import FeaturesModel
 from .modeling_multimodal import MultimodalForClassification, MultimodalModel
 from .pipeline_multimodal import TASK, MultimodalClassificationPipeline
 from .processing_augmentation import Augmentation
 from .processing_multimodal import MultimodalProcessor
 
+AutoConfig.register(FeaturesConfig.model_type, FeaturesConfig)
+AutoModel.register(FeaturesConfig, FeaturesModel)
 AutoConfig.register(MultimodalConfig.model_type, MultimodalConfig)
 AutoModel.register(MultimodalConfig, MultimodalModel)
 AutoProcessor.register(MultimodalConfig, MultimodalProcessor)
@@ -18,6 +22,8 @@ PIPELINE_REGISTRY.register_pipeline(
 
 __all__ = [
     "Augmentation",
+    "FeaturesConfig",
+    "FeaturesModel",
     "ModalityConfig",
     "MultimodalClassificationPipeline",
     "MultimodalConfig",

@@ -6,9 +6,12 @@ from typing import Any
 from torch import nn
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
+from .configuration_fusion import checked_fusion_kwargs
+
 KINDS = ("audio", "vision", "video", "text", "features")
 POOLINGS = ("auto", "mean", "cls", "pooler")
-FUSIONS = ("concat",)
+PLACEHOLDERS = ("zero", "learnt")
+PROBLEM_TYPES = (None, "single_label_classification", "multi_label_classification")
 
 
 @dataclass
@@ -65,28 +68,41 @@ class MultimodalConfig(PreTrainedConfig):
     Args:
         modalities: modality name -> `ModalityConfig` (or its dictionary), in the order of fusion. A name is a Python
             identifier of the user's choice (`audio`, `rgb`, `caption`); it is the prefix of that modality's inputs.
-        fusion: how the uni-modal features are joined; `"concat"`.
+        fusion: how modalities are joined: late, from their features (`"concat"`, `"sum"`, `"gated"`, `"film"`,
+            `"low_rank"`), or from their tokens (`"cross_attention"`, `"bottleneck"`); `"custom"` is a module of the
+            user's own, which is handed over at building and loading.
+        fusion_kwargs: options of the fusion, see `FUSION_OPTIONS` for those that each takes and their defaults, with
+            which they are completed.
+        missing_placeholder: what stands for a modality that a sample lacks: `"zero"`, or `"learnt"`, a parameter per
+            modality outside its encoder.
         classifier_dropout: dropout probability before the classifier, 0.0 by default as in the paper.
         unimodal_loss_weight: weight of the loss of one linear head per modality, on that modality's own feature,
             which is added to the fused loss. 0.0 (the paper) builds no heads.
+        class_weights: one weight per class, in the order of `id2label`, for its samples' losses; None for equal ones.
+        label_smoothing: share of the target, 0.0 to 1.0, that is spread evenly over the classes.
+        problem_type: None (one class per sample) or `"multi_label_classification"`.
         modality_order: names of all modalities in the order of fusion; the order of `modalities` by default. (A
             configuration's file is sorted by key.)
 
     Raises:
-        ValueError: for a name that cannot be a prefix, an order that leaves out or adds a modality, an unknown fusion
-            or a negative weight.
+        ValueError: for a name that cannot be a prefix, an order that leaves out or adds a modality, an unknown fusion,
+            an option that the fusion does not take or a value out of its range.
     """
 
     model_type = "hf_relearn_multimodal"
     # `Trainer` looks here: mappings among the outputs would fill the memory in evaluation, and turn predictions into
     # tuples.
-    keys_to_ignore_at_inference = ["features", "unimodal_logits"]
+    keys_to_ignore_at_inference = ["features", "unimodal_logits", "present", "ablation_logits"]
 
     modalities: dict[str, Any] = field(default_factory=dict)
     modality_order: list[str] | None = None
     fusion: str = "concat"
+    fusion_kwargs: dict[str, Any] = field(default_factory=dict)
+    missing_placeholder: str = "zero"
     classifier_dropout: float = 0.0
     unimodal_loss_weight: float = 0.0
+    class_weights: list[float] | None = None
+    label_smoothing: float = 0.0
 
     def __post_init__(self, **kwargs):
         given = self.modalities or {}
@@ -100,13 +116,43 @@ class MultimodalConfig(PreTrainedConfig):
             name: given[name] if isinstance(given[name], ModalityConfig) else ModalityConfig(**given[name])
             for name in order
         }
-        if self.fusion not in FUSIONS:
-            raise ValueError(f"unknown fusion {self.fusion!r}: use one of {', '.join(FUSIONS)}")
+        self.fusion_kwargs = checked_fusion_kwargs(self.fusion, self.fusion_kwargs or {})
+        if self.missing_placeholder not in PLACEHOLDERS:
+            raise ValueError(
+                f"unknown missing_placeholder {self.missing_placeholder!r}: use one of {', '.join(PLACEHOLDERS)}"
+            )
         if self.unimodal_loss_weight < 0:
             raise ValueError(f"unimodal_loss_weight is {self.unimodal_loss_weight}, but it cannot be negative")
         super().__post_init__(**kwargs)
         if self.id2label is not None:
             self.label2id = {label: index for index, label in self.id2label.items()}
+        self.check_loss()
+
+    def check_loss(self) -> None:
+        """Refuse settings of the loss that are out of range or do not fit the number of classes.
+
+        Raises:
+            ValueError: that names the setting, what was found and what is wanted.
+        """
+        if self.problem_type not in PROBLEM_TYPES:
+            raise ValueError(
+                f"problem_type is {self.problem_type!r}: use None for one class per sample, or "
+                "'multi_label_classification'"
+            )
+        if not 0 <= self.label_smoothing <= 1:
+            raise ValueError(f"label_smoothing is {self.label_smoothing}, but it is a share, from 0 to 1")
+        if self.class_weights is None:
+            return
+        self.class_weights = [float(weight) for weight in self.class_weights]
+        if len(self.class_weights) != self.num_labels:
+            raise ValueError(
+                f"class_weights holds {len(self.class_weights)} weights, but there are {self.num_labels} classes "
+                f"({', '.join(map(str, (self.id2label or {}).values()))})"
+            )
+        if not all(0 <= weight < float("inf") for weight in self.class_weights) or not any(self.class_weights):
+            raise ValueError(
+                f"class_weights is {self.class_weights}, but weights are finite, not negative, and not all zero"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         modalities, self.modalities = self.modalities, {}

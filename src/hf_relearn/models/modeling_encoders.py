@@ -17,6 +17,7 @@ _KIND_OF_INPUT = {
     "input_values": "audio",
     "input_features": "audio",
     "input_ids": "text",
+    "feature_values": "features",
 }
 
 
@@ -27,7 +28,7 @@ def backbone_input_names(backbone: nn.Module) -> tuple[str, ...]:
 
 
 def backbone_kind(backbone: PreTrainedModel) -> str:
-    """The kind of modality that a backbone encodes: `"audio"`, `"vision"`, `"video"` or `"text"`.
+    """The kind of modality that a backbone encodes: `"audio"`, `"vision"`, `"video"`, `"text"` or `"features"`.
 
     Raises:
         ValueError: if the arguments of the backbone's forward name no known kind, or several.
@@ -66,6 +67,8 @@ def probe_inputs(backbone: PreTrainedModel) -> dict[str, Tensor]:
         return {"input_values": torch.zeros(1, config.max_length, config.num_mel_bins, dtype=dtype)}
     if "input_values" in names:  # half a second of sound at 16 kHz
         return {"input_values": torch.zeros(1, 8000, dtype=dtype)}
+    if "feature_values" in names:
+        return {"feature_values": torch.zeros(1, 1, config.input_size, dtype=dtype)}
     raise ValueError(
         f"{type(backbone).__name__} encodes {backbone_kind(backbone)}: this release fuses audio and image backbones, "
         "which take input_values or pixel_values"

@@ -11,8 +11,12 @@ import soundfile
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 
-class MediaError(ValueError):
-    """A sound or image that cannot be decoded."""
+class RawValueError(ValueError):
+    """A raw value that a modality's input cannot be made of."""
+
+
+class MediaError(RawValueError):
+    """A sound, image or video that cannot be decoded."""
 
 
 def load_audio(value: Any, sampling_rate: int) -> np.ndarray:
@@ -31,13 +35,13 @@ def load_audio(value: Any, sampling_rate: int) -> np.ndarray:
         MediaError: if it cannot be decoded, holds no samples or values that are not finite; the message names the
             file.
     """
-    origin = _describe(value)
+    origin = describe(value)
     if isinstance(value, Mapping) and value.get("array") is not None:
         waveform, rate = _waveform(value["array"], origin), value.get("sampling_rate")
         if not rate or rate < 1:
             raise MediaError(f"{origin}: the mapping with an array has the sampling_rate {rate}, but needs one in Hz")
     elif isinstance(value, (Mapping, bytes, str, os.PathLike)):
-        waveform, rate = _decode_audio(_encoded(value, "a sound"), origin)
+        waveform, rate = _decode_audio(encoded(value, "a sound"), origin)
     else:
         waveform, rate = _waveform(value, origin), sampling_rate
     if waveform.size == 0:
@@ -74,15 +78,15 @@ def load_image(value: Any) -> Image.Image:
         if isinstance(value, Image.Image):
             return _upright_rgb(value)
         if isinstance(value, (Mapping, bytes, str, os.PathLike)):
-            with Image.open(_encoded(value, "an image")) as image:
+            with Image.open(encoded(value, "an image")) as image:
                 return _upright_rgb(image)
         return _image_of_array(value).convert("RGB")
     except MediaError:
         raise
     except UnidentifiedImageError as error:
-        raise MediaError(f"{_describe(value)}: not an image, or of a format that Pillow does not know") from error
+        raise MediaError(f"{describe(value)}: not an image, or of a format that Pillow does not know") from error
     except Exception as error:  # Pillow's decoders raise nearly anything on broken bytes
-        raise MediaError(f"{_describe(value)}: not a readable image ({error})") from error
+        raise MediaError(f"{describe(value)}: not a readable image ({error})") from error
 
 
 def _upright_rgb(image: Image.Image) -> Image.Image:
@@ -145,8 +149,16 @@ def _decode_audio(source: Any, origin: str) -> tuple[np.ndarray, int]:
         raise MediaError(f"{origin}: not a readable sound ({error})") from error
 
 
-def _encoded(value: Any, what: str) -> Any:
-    """The path or file object to decode."""
+def encoded(value: Any, what: str) -> Any:
+    """The path or file object to decode.
+
+    Args:
+        value: a path, bytes, or a mapping with `bytes` or `path`.
+        what: what to call it in a message.
+
+    Raises:
+        MediaError: if there is no such file, or the mapping holds neither.
+    """
     if isinstance(value, Mapping):
         if value.get("bytes") is not None:
             return io.BytesIO(value["bytes"])
@@ -160,7 +172,8 @@ def _encoded(value: Any, what: str) -> Any:
     return os.fspath(value)
 
 
-def _describe(value: Any) -> str:
+def describe(value: Any) -> str:
+    """What to call a raw value in a message: its file where there is one."""
     if isinstance(value, Mapping):
         value = value.get("path") or "bytes"
     return str(value) if isinstance(value, (str, os.PathLike)) else f"{type(value).__name__} in memory"

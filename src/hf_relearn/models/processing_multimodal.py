@@ -1,70 +1,88 @@
-"""The processor: raw sounds and images of a batch to the fusion model's inputs."""
+"""The processor: raw values of a batch (sounds, images, videos, texts, features) to the fusion model's inputs."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from transformers import (
-    ASTFeatureExtractor,
-    AutoFeatureExtractor,
-    AutoImageProcessor,
-    BatchFeature,
-    ImageProcessingMixin,
-    PreTrainedConfig,
-    PreTrainedModel,
-    ProcessorMixin,
-    Wav2Vec2FeatureExtractor,
-)
+import torch
+from torch import Tensor
+from transformers import BatchFeature, ProcessorMixin
 
-from .configuration_multimodal import ModalityConfig, MultimodalConfig
+from .configuration_multimodal import MultimodalConfig
 from .processing_augmentation import Augmentation
-from .processing_media import MediaError
-from .processing_modalities import INPUT_TYPES, ImageInput, ModalityInput, SpectrogramInput, WaveformInput
+from .processing_defaults import default_input, takes_spectrogram
+from .processing_media import RawValueError
+from .processing_modalities import INPUT_TYPES, ModalityInput
+from .processing_pretrained import load_tokenizer
+from .processing_text import TextInput
+
+__all__ = ["MultimodalProcessor", "takes_spectrogram"]
+
+_HUB_KWARGS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "trust_remote_code")
 
 
 class MultimodalProcessor(ProcessorMixin):
     """Turns raw values, per modality, into the flat inputs of `MultimodalForClassification`.
 
     Args:
-        modalities: modality name -> settings, which name their `type` (`image`, `waveform` or `spectrogram`) and hold
-            the arguments of that type's class.
+        modalities: modality name -> settings, which name their `type` (`image`, `video`, `waveform`, `spectrogram`,
+            `text` or `features`) and hold the arguments of that type's class. The tokenizer of a text is an object
+            here; `save_pretrained` writes its files into a subfolder that is named like the modality.
 
     Raises:
-        ValueError: for an unknown type.
+        ValueError: for an unknown type, or settings that its class refuses; the message names the modality.
     """
 
     # `Trainer` reads the special tokens of a processor's tokenizer, and here there may be none to read.
     tokenizer = SimpleNamespace(eos_token_id=None, bos_token_id=None, pad_token_id=None, init_kwargs={})
 
     def __init__(self, modalities: Mapping[str, Mapping[str, Any]]):
-        self.modalities = {name: dict(settings) for name, settings in modalities.items()}
+        self.modalities: dict[str, dict[str, Any]] = {}
         self.inputs: dict[str, ModalityInput] = {}
-        for name, settings in self.modalities.items():
+        for name, settings in modalities.items():
             arguments = dict(settings)
             input_type = arguments.pop("type", None)
             if input_type not in INPUT_TYPES:
                 raise ValueError(
                     f"modality {name!r}: unknown type of input {input_type!r}; known are {', '.join(INPUT_TYPES)}"
                 )
-            self.inputs[name] = INPUT_TYPES[input_type](**arguments)
+            if input_type == TextInput.type and name.startswith("_"):
+                raise ValueError(
+                    f"modality {name!r}: its tokenizer would be saved in a folder of this name, and what begins with "
+                    "'_' is not uploaded to the Hub: choose another name"
+                )
+            try:
+                self.inputs[name] = INPUT_TYPES[input_type](**arguments)
+            except ValueError as error:
+                raise ValueError(f"modality {name!r}: {error}") from error
+            arguments.pop("tokenizer", None)
+            self.modalities[name] = {"type": input_type, **arguments}
         self.chat_template = None
+
+    @property
+    def tokenizers(self) -> dict[str, Any]:
+        """The tokenizer of every text modality."""
+        return {name: item.tokenizer for name, item in self.inputs.items() if isinstance(item, TextInput)}
 
     def __call__(self, values: Mapping[str, Sequence[Any]], augmentation: Augmentation | None = None) -> BatchFeature:
         """Process a batch.
 
         Args:
-            values: modality -> one raw value per sample: sounds (see `load_audio`), images or lists of images (see
-                `load_image`).
+            values: modality -> one raw value per sample: sounds (see `load_audio`), images (`load_image`), videos or
+                lists of images (`load_frames`), strings, vectors or sequences of numbers (`FeaturesInput`). None
+                where a sample lacks the modality; an empty string is a text that is there.
             augmentation: what to do to the raw values first; None for evaluation.
 
         Returns:
-            `{modality}_{argument of the backbone}` -> tensor with the batch first.
+            `{modality}_{argument of the backbone}` -> tensor with the batch first. Where some samples lack a modality,
+            their rows are zeros and `{modality}_present`, (batch,) bool, tells which; a modality that all of them
+            lack has that tensor alone.
 
         Raises:
             ValueError: for a modality that is unknown or missing.
-            MediaError: for a value that cannot be decoded; the message names the modality and, where known, the file.
+            RawValueError: for a value that nothing can be made of (`MediaError`: that cannot be decoded); the message
+                names the modality and, where known, the file.
         """
         if set(values) != set(self.inputs):
             raise ValueError(
@@ -72,10 +90,16 @@ class MultimodalProcessor(ProcessorMixin):
             )
         batch = {}
         for name, modality_input in self.inputs.items():
-            try:
-                tensors = modality_input(values[name], augmentation)
-            except MediaError as error:
-                raise MediaError(f"modality {name!r}: {error}") from error
+            present = torch.tensor([value is not None for value in values[name]])
+            tensors: dict[str, Tensor] = {}
+            if present.any():
+                try:
+                    tensors = modality_input([value for value in values[name] if value is not None], augmentation)
+                except RawValueError as error:
+                    raise type(error)(f"modality {name!r}: {error}") from error
+            if not present.all():
+                tensors = {argument: _with_blank_rows(tensor, present) for argument, tensor in tensors.items()}
+                tensors["present"] = present
             batch.update({f"{name}_{argument}": tensor for argument, tensor in tensors.items()})
         return BatchFeature(batch)
 
@@ -83,6 +107,48 @@ class MultimodalProcessor(ProcessorMixin):
     def model_input_names(self) -> list[str]:
         """Prefixes tell which modality an input belongs to; the arguments follow from the backbones."""
         return [f"{name}_" for name in self.inputs]
+
+    def to_dict(self) -> dict[str, Any]:
+        inputs, self.inputs = self.inputs, {}
+        try:  # the parent class copies attributes deeply, whole vocabularies among them
+            return super().to_dict()
+        finally:
+            self.inputs = inputs
+
+    def save_pretrained(self, save_directory: Any, push_to_hub: bool = False, **kwargs: Any) -> list[str]:
+        """Write the settings, and the files of every tokenizer into a subfolder named like its modality.
+
+        Args:
+            save_directory: the folder.
+            push_to_hub: upload the folder's new files afterwards; `repo_id`, which is the folder's name by default,
+                and the rest of `kwargs` say where.
+        """
+        files = super().save_pretrained(str(save_directory))
+        for name, tokenizer in self.tokenizers.items():
+            files += tokenizer.save_pretrained(str(Path(save_directory) / name))
+        if push_to_hub:
+            kwargs.pop("max_shard_size", None)
+            self.push_to_hub(kwargs.pop("repo_id", Path(save_directory).name), **kwargs)
+        return files
+
+    @classmethod
+    def get_processor_dict(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> tuple[dict, dict]:
+        """The settings of a folder or Hub repository, with its tokenizers among them."""
+        hub_kwargs = {name: kwargs[name] for name in _HUB_KWARGS if kwargs.get(name) is not None}
+        folder = kwargs.get("subfolder")
+        settings, unused = super().get_processor_dict(pretrained_model_name_or_path, **kwargs)
+        for name, modality in settings.get("modalities", {}).items():
+            if modality.get("type") == TextInput.type:
+                subfolder = f"{folder}/{name}" if folder else name
+                try:
+                    tokenizer = load_tokenizer(pretrained_model_name_or_path, subfolder=subfolder, **hub_kwargs)
+                except ValueError as error:
+                    raise OSError(
+                        f"modality {name!r}: the subfolder {subfolder} of {pretrained_model_name_or_path} holds no "
+                        "tokenizer: save the processor again with save_pretrained"
+                    ) from error
+                modality["tokenizer"] = tokenizer
+        return settings, unused
 
     @classmethod
     def from_model(
@@ -97,11 +163,15 @@ class MultimodalProcessor(ProcessorMixin):
             config: the model's configuration.
             backbones: what was given to `from_backbones`; for a Hub id or folder that carries a preprocessor, its
                 settings are taken. Other backbones get defaults from their configuration.
-            options: modality -> arguments that replace those of its input class (`ImageInput`, `WaveformInput`,
-                `SpectrogramInput`), and `image_size` for images.
+            options: modality -> arguments that replace those of its input class (`ImageInput`, `VideoInput`,
+                `WaveformInput`, `SpectrogramInput`, `TextInput`, `FeaturesInput`), and `image_size` for images and
+                videos. A text backbone that is no Hub id or folder needs its `tokenizer` (object, Hub id or folder).
+                Texts are cut after what tokenizer and backbone can take, 512 tokens at most, unless `max_length` is
+                given.
 
         Raises:
-            ValueError: for options of an unknown modality.
+            ValueError: for options of an unknown modality, a backbone whose input cannot be made, or texts without a
+                tokenizer.
             OSError: for a Hub id without a preprocessor; give its settings in `options` (`image_processor` or
                 `feature_extractor`).
         """
@@ -111,78 +181,18 @@ class MultimodalProcessor(ProcessorMixin):
         modalities = {}
         for name, modality in config.modalities.items():
             source = (backbones or {}).get(name)
-            chosen = dict(options.get(name, {}))
-            modality_input = default_input(modality, source, chosen)
+            try:
+                modality_input = default_input(modality, source, options.get(name, {}))
+            except ValueError as error:
+                raise ValueError(f"modality {name!r}: {error}") from error
             modalities[name] = {"type": modality_input.type, **modality_input.settings}
+            if isinstance(modality_input, TextInput):
+                modalities[name]["tokenizer"] = modality_input.tokenizer
         return cls(modalities)
 
 
-def default_input(modality: ModalityConfig, source: Any, options: dict[str, Any]) -> ModalityInput:
-    """The input of one modality: the pretrained backbone's own preprocessor, or one made from its configuration."""
-    backbone = modality.backbone_config
-    channels = getattr(backbone, "num_channels", 3)
-    if takes_spectrogram(modality):
-        options.setdefault("size", _image_size(backbone))
-        return SpectrogramInput(num_channels=channels, **options)
-    if modality.kind == "audio":
-        if "feature_extractor" not in options:
-            extractor = _pretrained_settings(AutoFeatureExtractor, source) or _audio_settings(backbone)
-            options["feature_extractor"] = extractor
-        return WaveformInput(**options)
-    image_size = options.pop("image_size", None)
-    settings = options.pop("image_processor", None) or _pretrained_settings(AutoImageProcessor, source)
-    if settings is None or image_size is not None:
-        settings = _image_settings(image_size or _image_size(backbone) or 224, settings)
-    arguments = {"num_frames": modality.num_frames, "num_channels": channels, **options}
-    return ImageInput(image_processor=settings, **arguments)
-
-
-def takes_spectrogram(modality: ModalityConfig) -> bool:
-    """Whether a modality's sounds are shown to an image backbone, as log spectrograms."""
-    backbone = modality.backbone_config
-    sees_images = hasattr(backbone, "num_channels") and not hasattr(backbone, "num_mel_bins")
-    return modality.kind == "audio" and sees_images
-
-
-def _image_size(backbone: PreTrainedConfig) -> list[int] | None:
-    size = getattr(backbone, "image_size", None)
-    if size is None:
-        return None
-    return list(size) if isinstance(size, (list, tuple)) else [size, size]
-
-
-def _pretrained_settings(auto_class: Any, source: Any) -> dict[str, Any] | None:
-    """Settings of the preprocessor beside a pretrained backbone; None where there is none."""
-    if isinstance(source, (PreTrainedConfig, PreTrainedModel, type(None))):
-        return None
-    if Path(source).is_dir() and not any((Path(source) / name).is_file() for name in _PREPROCESSOR_FILES):
-        return None
-    try:
-        return json.loads(auto_class.from_pretrained(source).to_json_string())  # lists, where to_dict has tuples
-    except ImportError:  # some releases offer AutoImageProcessor with torchvision only; the file says enough
-        settings, _ = ImageProcessingMixin.get_image_processor_dict(source)
-        name = settings.get("image_processor_type") or settings.get("feature_extractor_type", "")
-        name = name.removesuffix("Fast").replace("FeatureExtractor", "ImageProcessor")
-        return {**settings, "image_processor_type": name}
-
-
-_PREPROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
-
-
-def _image_settings(image_size: int | Sequence[int], pretrained: dict[str, Any] | None) -> dict[str, Any]:
-    """Plain resizing to a size and scaling to [-1, 1], or a pretrained preprocessor with another size."""
-    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-    size = {"height": height, "width": width}
-    if pretrained is not None:
-        crop = {"crop_size": size} if pretrained.get("crop_size") else {}
-        return {**pretrained, "size": size, **crop}
-    scaling = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
-    return {"image_processor_type": "ViTImageProcessorPil", "size": size, **scaling}
-
-
-def _audio_settings(backbone: PreTrainedConfig) -> dict[str, Any]:
-    if hasattr(backbone, "num_mel_bins"):
-        return ASTFeatureExtractor(max_length=backbone.max_length, num_mel_bins=backbone.num_mel_bins).to_dict()
-    # Backbones with group normalisation were pretrained without a mask.
-    mask = getattr(backbone, "feat_extract_norm", "layer") == "layer"
-    return Wav2Vec2FeatureExtractor(return_attention_mask=mask).to_dict()
+def _with_blank_rows(tensor: Tensor, present: Tensor) -> Tensor:
+    """Spread the rows over a batch in which only some samples are present; the others are zeros."""
+    full = tensor.new_zeros(len(present), *tensor.shape[1:])
+    full[present] = tensor
+    return full

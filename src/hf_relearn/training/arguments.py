@@ -8,6 +8,9 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 
+from hf_relearn.training.parameters import ParameterSettings
+from hf_relearn.training.targets import TargetSettings
+
 _CHOICES = {
     "relearn_strategy": ("no", "epoch", "steps"),
     "relearn_optimizer_state": ("keep", "reset"),
@@ -143,8 +146,8 @@ class RelearnSettings:
 
 
 @dataclass
-class RelearnTrainingArguments(RelearnSettings, TrainingArguments):
-    """`TrainingArguments` with the fields of `RelearnSettings`.
+class RelearnTrainingArguments(RelearnSettings, ParameterSettings, TargetSettings, TrainingArguments):
+    """`TrainingArguments` with the fields of `RelearnSettings`, `ParameterSettings` and `TargetSettings`.
 
     Raw columns have to reach the collator, so `remove_unused_columns` is False here.
     """
@@ -159,6 +162,8 @@ class RelearnTrainingArguments(RelearnSettings, TrainingArguments):
         if not torch.accelerator.is_available():
             self.dataloader_pin_memory = False  # there is nothing to pin for, and torch warns at every data loader
         self.check()
+        self.check_parameters()
+        self.check_targets()
 
     def relearn_settings(self) -> RelearnSettings:
         """The settings alone, as `RelearnCallback` takes them."""

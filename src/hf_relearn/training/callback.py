@@ -17,6 +17,7 @@ from hf_relearn.training.diagnoser import Diagnoser, Verdict
 from hf_relearn.training.encoders import chosen_encoders, module_names
 from hf_relearn.training.features import FeatureFunction
 from hf_relearn.training.history import points_taken, write_history
+from hf_relearn.training.parameters import warn_of_frozen_encoders
 from hf_relearn.training.record import describe_record, log_values, make_record, make_settings_record
 from hf_relearn.training.relearning import relearn_encoders, renew_master_weights, reset_optimizer_state
 from hf_relearn.training.restart import StartingPoint
@@ -54,7 +55,8 @@ class RelearnCallback(TrainerCallback):
     Args:
         encoders: modality -> encoder module, or a function that gives this mapping for a model.
         feature_function: (model, batch) -> modality -> (batch, d) tensor, the uni-modal features; `batch` is what
-            the data collator makes, on the model's device.
+            the data collator makes, on the model's device. A pair of features and a (batch,) bool tensor in place of
+            the features says which samples have the modality; those that lack it do not count for it.
         diagnosis_dataset: the diagnosing part, held out of training. None is possible with `relearn_alpha` only.
         num_classes: clusters of the K-means; None counts the classes of both parts.
         settings: a `RelearnSettings`; or give its fields as keywords.
@@ -140,6 +142,8 @@ class RelearnCallback(TrainerCallback):
             self._encoders = chosen_encoders(modules, settings.relearn_modalities)
             self._names = module_names(model, self._encoders)
             self._alphas = constant_alphas(settings.relearn_alpha, list(self._encoders))
+            if self._schedule.planned():
+                warn_of_frozen_encoders(self._encoders)
             if message := self._schedule.why_no_point():
                 warnings.warn(message, stacklevel=2)
             self.diagnoser = self._make_diagnoser(args, train_dataloader)

@@ -7,12 +7,14 @@ import re
 from pathlib import Path
 from typing import TypeGuard
 
+from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 logger = logging.getLogger(__name__)
 
 # The Trainer writes it after everything else, so a checkpoint with a readable one is whole, whoever wrote it.
 LAST_FILE = "trainer_state.json"
+_ADAPTER_FILE = "adapter_model.safetensors"
 _NAME = re.compile(r"checkpoint-(\d+)$")
 
 
@@ -66,18 +68,39 @@ def check_whole(checkpoint: str | os.PathLike) -> None:
 
 
 def can_reload(model: object) -> TypeGuard[PreTrainedModel]:
-    """Whether `reload_weights` knows how to read this model's checkpoints (adapters of PEFT are no such model)."""
-    return isinstance(model, PreTrainedModel) and not getattr(model, "_hf_peft_config_loaded", False)
+    """Whether `reload_weights` knows how to read this model's checkpoints; a `PeftModel` is left to the Trainer."""
+    return isinstance(model, PreTrainedModel)
 
 
 def reload_weights(model: PreTrainedModel, folder: str | os.PathLike) -> None:
     """Copy the weights of a saved model into this one.
 
     `save_pretrained` writes the Hub's key names, which differ from those in memory for some backbones (ViT, AST);
-    loading the raw file then silently leaves most tensors as they are. `from_pretrained` knows both.
+    loading the raw file then silently leaves most tensors as they are. `from_pretrained` knows both. Of a model with
+    adapters (`model.add_adapter`) a checkpoint holds the adapter alone.
 
     Raises:
         RuntimeError: if the folder's model has other tensors.
     """
-    saved = type(model).from_pretrained(folder, dtype=model.dtype)
+    if getattr(model, "_hf_peft_config_loaded", False):
+        _reload_adapter(model, Path(folder))
+        return
+    extra = getattr(model, "loading_kwargs", dict)()  # a fusion module of the user's own is in no file
+    saved = type(model).from_pretrained(folder, dtype=model.dtype, **extra)
     model.load_state_dict(saved.state_dict())
+
+
+def _reload_adapter(model: PreTrainedModel, folder: Path) -> None:
+    """Copy a saved adapter into the active one, in place: `model.load_adapter` would stop its training."""
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
+    saved = load_file(folder / _ADAPTER_FILE)
+    saved = {name.removeprefix("base_model.model."): tensor for name, tensor in saved.items()}
+    adapter = model.active_adapters()[0]
+    expected = set(get_peft_model_state_dict(model, adapter_name=adapter))
+    if differing := sorted(expected ^ set(saved)):
+        raise RuntimeError(
+            f"{folder / _ADAPTER_FILE} holds another adapter than the model's {adapter!r}: {differing[0]!r} is in one "
+            "of them only; add the adapter with the configuration that the run was started with"
+        )
+    set_peft_model_state_dict(model, saved, adapter_name=adapter)

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from hf_relearn.models import Augmentation, MultimodalProcessor
 
@@ -18,38 +20,99 @@ class MultimodalCollator:
 
     Args:
         processor: turns raw values into the model's inputs.
-        columns: modality -> column of the data set; unset, columns are named like the modalities.
-        label_column: column with integer labels; rows without it give a batch without labels.
+        columns: modality -> column of the data set, or a list of columns with numbers, which are the dimensions of one
+            vector (a *features* modality). Unset, columns are named like the modalities. An empty cell (None) is a
+            sample that lacks the modality.
+        label_column: column with integer labels, or with lists of the classes that a sample has
+            (`datasets.List(ClassLabel)`; several, one or none). Rows without the column give a batch without labels.
         augmentation: what training batches get; None for none.
+        num_labels: number of classes, which lists of classes need.
     """
 
     processor: MultimodalProcessor
-    columns: Mapping[str, str] | None = None
+    columns: Mapping[str, str | Sequence[str]] | None = None
     label_column: str = "label"
     augmentation: Augmentation | None = None
+    num_labels: int | None = None
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Return `{modality}_{argument}` tensors and, where rows have labels, `labels` of shape (batch,), int64.
+        """Return `{modality}_{argument}` tensors and, where rows have labels, `labels`.
+
+        `labels` are (batch,) int64; for lists of classes (batch, num_labels) float32, 1 for those that a sample has.
 
         Raises:
             KeyError: if a modality's column is missing.
+            ValueError: for labels that are no classes, or a vector of columns that are empty or no numbers.
         """
         columns = self.columns or {name: name for name in self.processor.inputs}
         for name, column in columns.items():
-            if column not in rows[0]:
-                raise KeyError(
-                    f"the data set has no column {column!r} for the modality {name!r}; it has {', '.join(rows[0])} "
-                    "(with a stock Trainer, set remove_unused_columns=False so that raw columns reach the collator)"
-                )
-        values = {name: [row[column] for row in rows] for name, column in columns.items()}
+            for each in [column] if isinstance(column, str) else column:
+                if each not in rows[0]:
+                    raise KeyError(
+                        f"the data set has no column {each!r} for the modality {name!r}; it has {', '.join(rows[0])} "
+                        "(with a stock Trainer, set remove_unused_columns=False so that raw columns reach the "
+                        "collator)"
+                    )
+        values = {
+            name: [row[column] if isinstance(column, str) else vector_of(row, column, name) for row in rows]
+            for name, column in columns.items()
+        }
         batch = dict(self.processor(values, self.augmentation))
         if self.label_column in rows[0]:
-            batch["labels"] = torch.tensor([int(row[self.label_column]) for row in rows])
+            batch["labels"] = self._labels([row[self.label_column] for row in rows])
         return batch
 
     def without_augmentation(self) -> "MultimodalCollator":
         """The same collator for evaluation."""
         return replace(self, augmentation=None)
+
+    def _labels(self, labels: list[Any]) -> Tensor:
+        if any(label is None for label in labels):
+            raise ValueError(f"the label column {self.label_column!r} has empty values: leave these rows out")
+        if not any(_is_list(label) for label in labels):
+            return torch.tensor([int(label) for label in labels])
+        if self.num_labels is None:
+            raise ValueError(
+                f"the label column {self.label_column!r} holds lists of classes: give the collator num_labels, the "
+                "number of all classes"
+            )
+        targets = torch.zeros(len(labels), self.num_labels)
+        for row, label in enumerate(labels):
+            classes = [int(index) for index in label]
+            if len(set(classes)) < len(classes) or any(not 0 <= index < self.num_labels for index in classes):
+                raise ValueError(
+                    f"the label column {self.label_column!r} holds {classes}: a list names each class that a sample "
+                    f"has once, by its number from 0 to {self.num_labels - 1}"
+                )
+            targets[row, classes] = 1.0
+        return targets
+
+
+def vector_of(row: Mapping[str, Any], columns: Sequence[str], modality: str) -> list[float] | None:
+    """The numbers of several columns as one vector; None where all of them are empty.
+
+    Raises:
+        ValueError: for a column that is no number, or empty where others are not.
+    """
+    vector = [row[column] for column in columns]
+    if all(value is None for value in vector):
+        return None
+    for column, value in zip(columns, vector, strict=True):
+        if value is None:
+            raise ValueError(
+                f"modality {modality!r}: the column {column!r} is empty in a row where others of {', '.join(columns)} "
+                "are not: fill it in, or empty all of them where a sample lacks the modality"
+            )
+        if not isinstance(value, Real) and not (isinstance(value, Tensor) and value.ndim == 0):
+            raise ValueError(
+                f"modality {modality!r}: the column {column!r} holds {value!r}, but only columns with one number make "
+                "a vector: turn categories into numbers first"
+            )
+    return [float(value) for value in vector]
+
+
+def _is_list(label: Any) -> bool:
+    return isinstance(label, (list, tuple)) or getattr(label, "ndim", 0) == 1
 
 
 def without_augmentation(collate_fn: Callable[[list], Any]) -> Callable[[list], Any]:

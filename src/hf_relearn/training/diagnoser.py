@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -24,10 +24,19 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PartFeatures:
-    """Features of one part: modality -> (n, d) float32 (empty but on the first process), and labels (n,)."""
+    """Features of one part: modality -> (n, d) float32 (empty but on the first process), and labels (n,).
+
+    `present` maps modalities to (n,) bool, False for samples without this modality, whose features mean nothing; a
+    modality that is not named there is one that all samples have.
+    """
 
     features: Mapping[str, np.ndarray]
     labels: np.ndarray
+    present: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def having(self, modality: str) -> np.ndarray:
+        """Rows of the samples that have a modality."""
+        return np.flatnonzero(self.present.get(modality, np.ones(len(self.labels), dtype=bool)))
 
 
 @dataclass(frozen=True)
@@ -43,7 +52,8 @@ class Diagnoser:
     """Diagnoses a model on a training part and a diagnosing part, in the same way each time.
 
     Args:
-        feature_function: (model, batch) -> modality -> (batch, d) tensor.
+        feature_function: (model, batch) -> modality -> (batch, d) tensor, or a pair of it and (batch,) bool, False
+            for samples that lack the modality: they do not count for it.
         train_dataset, diagnosis_dataset: the two parts, map-style; of a stream the first `diagnosis_max_samples` (or
             2048) samples are read at once and kept in memory.
         collate_fn: rows -> batch; if it has `without_augmentation()`, that is used, and its `label_column`, if any.
@@ -105,7 +115,7 @@ class Diagnoser:
         """Extract both parts' features, keyed `"training"` and `"diagnosing"`; call it on every process."""
         parts = {}
         for part, dataset in self.parts.items():
-            features = extract_features(
+            features, present = extract_features(
                 model,
                 self.feature_function,
                 dataset,
@@ -121,7 +131,7 @@ class Diagnoser:
                 progress=not self.args.disable_tqdm,
             )
             kept = {name: features[name] for name in features if self.modalities is None or name in self.modalities}
-            parts[part] = PartFeatures(kept, self.labels[part][self.indices[part]])
+            parts[part] = PartFeatures(kept, self.labels[part][self.indices[part]], present)
         return parts
 
     def __call__(self, model: nn.Module) -> Verdict:
@@ -155,21 +165,47 @@ class Diagnoser:
             raise ValueError(f"the {part} part cannot be diagnosed: {error}") from error
 
     def _diagnose(self, parts: dict[str, PartFeatures]) -> dict[str, ModalityDiagnosis]:
-        training, diagnosing = parts["training"], parts["diagnosing"]
-        if missing := [name for name in self.modalities or [] if name not in training.features]:
+        names = parts["training"].features
+        if missing := [name for name in self.modalities or [] if name not in names]:
             raise ValueError(
                 f"the feature function gives no features of {', '.join(missing)}, for which there are encoders: use "
                 "the same modality names in both"
             )
+        if all(len(part.having(name)) == len(part.labels) for part in parts.values() for name in part.features):
+            return self._clustered(parts)
+        diagnosed: dict[str, ModalityDiagnosis] = {}
+        for name in names:  # samples that lack it do not count for a modality
+            diagnosed.update(self._clustered({part: self._only(name, part, parts) for part in parts}))
+        return diagnosed
+
+    def _clustered(self, parts: Mapping[str, PartFeatures]) -> dict[str, ModalityDiagnosis]:
         return diagnose(
-            training.features,
-            training.labels,
-            diagnosing.features,
-            diagnosing.labels,
+            parts["training"].features,
+            parts["training"].labels,
+            parts["diagnosing"].features,
+            parts["diagnosing"].labels,
             self.num_classes,
             relearn_lambda=self.settings.relearn_lambda,
             n_init=self.settings.diagnosis_n_init,
         )
+
+    def _only(self, modality: str, part: str, parts: Mapping[str, PartFeatures]) -> PartFeatures:
+        """One modality in one part, by the samples that have it; as many as in the other part, if sizes are matched.
+
+        Raises:
+            ValueError: if no sample has it.
+        """
+        rows = parts[part].having(modality)
+        if len(rows) == 0:
+            raise ValueError(
+                f"no sample of the {part} part that is diagnosed has the modality {modality!r}: give more samples, or "
+                "leave it out of --relearn_modalities"
+            )
+        if self.settings.diagnosis_sampling == "matched":
+            size = min(len(each.having(modality)) for each in parts.values())
+            if 0 < size < len(rows):
+                rows = rows[stratified_indices(parts[part].labels[rows], size, self.args.seed)]
+        return PartFeatures({modality: parts[part].features[modality][rows]}, parts[part].labels[rows])
 
 
 def _materialised(parts: Mapping[str, Any], bound: int | None, seed: int) -> tuple[dict[str, Any], dict[str, int]]:

@@ -1,6 +1,8 @@
-"""Collecting, batch by batch, what tells how good each modality is by itself."""
+"""Collecting, batch by batch, what tells how good each modality is by itself, and the model without it."""
 
+import inspect
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,58 +13,82 @@ from torch import Tensor
 
 from hf_relearn.training.unimodal import PROBE_FILE, FeatureWindow, probe_accuracies
 
+_NOT_COUNTED = -1
 
-class UnimodalEvaluation:
-    """Watches forward passes: keeps features of training ones, and gathers those of an evaluation.
 
-    Where the model has uni-modal heads their predictions are gathered; where it has none, features, on which a
-    linear probe is scored that was fitted on the features of the latest training steps.
+class ModalityEvaluation:
+    """Watches forward passes: keeps features of training ones, and gathers what those of an evaluation tell.
+
+    Where the model has uni-modal heads it is seen whether their predictions are right; where it has none, features
+    are gathered, on which a linear probe is scored that was fitted on the features of the latest training steps.
+    Where the outputs hold `ablation_logits`, predictions without some modalities are judged too. A sample without a
+    modality does not count for this modality, nor where none of its modalities is left.
+
+    Attributes:
+        evaluating: whether an evaluation has begun and not ended.
     """
 
     def __init__(self) -> None:
         self.window = FeatureWindow()
-        self._evaluating = False
+        self.evaluating = False
+        self._judged: dict[str, list[np.ndarray]] = {}
         self._batches: dict[str, list[np.ndarray]] = {}
-        self._labels: list[np.ndarray] = []
-        self._heads = False
-        self._accelerator: Accelerator | None = None
 
     def begin(self) -> None:
         """Start an evaluation."""
-        self._evaluating = True
-        self._batches, self._labels = {}, []
+        self.evaluating = True
+        self._judged, self._batches = {}, {}
 
     def observe(self, outputs: Any, labels: Tensor | None, *, training: bool, accelerator: Accelerator) -> None:
         """Look at one forward pass; outputs without `features`, and batches without labels, are passed over."""
         features = outputs.get("features") if hasattr(outputs, "get") else None
-        if features is None or labels is None or labels.ndim != 1:
+        if features is None or labels is None:
             return
-        self._accelerator = accelerator
-        heads = outputs.get("unimodal_logits")
-        self._heads = heads is not None
-        if training and not self._heads:
-            self.window.add(features, labels)
-        elif not training and self._evaluating:
-            values = {name: logits.argmax(dim=-1) for name, logits in heads.items()} if heads is not None else features
-            for name, value in values.items():
-                gathered = accelerator.gather_for_metrics(value.detach())
-                self._batches.setdefault(name, []).append(gathered.float().cpu().numpy())
-            self._labels.append(accelerator.gather_for_metrics(labels).cpu().numpy())
+        heads, present = outputs.get("unimodal_logits"), outputs.get("present")
+        probed = heads is None and labels.ndim == 1
+        if training and probed:
+            self.window.add(features, labels, present)
+        elif not training and self.evaluating:
+            everywhere = torch.ones(len(labels), dtype=torch.bool, device=labels.device)
+            having = {name: everywhere if present is None else present[name] for name in features}
+            logits, counted = _variants(heads or {}, outputs.get("ablation_logits") or {}, having)
+            if logits:
+                judged = torch.stack([_judge(logits[name], labels, counted[name]) for name in logits], dim=1)
+                for name, column in zip(logits, _gathered(judged, accelerator).T, strict=True):
+                    self._judged.setdefault(name, []).append(column)
+            if probed:
+                values = {"labels": labels}
+                values |= {f"features.{name}": feature.float() for name, feature in features.items()}
+                values |= {f"present.{name}": column for name, column in having.items() if present is not None}
+                for name, value in values.items():
+                    self._batches.setdefault(name, []).append(_gathered(value, accelerator))
 
     def finish(self) -> dict[str, float]:
-        """End an evaluation: modality -> accuracy, empty where nothing could be measured."""
-        self._evaluating = False
-        if not self._labels:
-            return {}
-        labels = np.concatenate(self._labels)
-        values = {name: np.concatenate(batches) for name, batches in self._batches.items()}
-        self._batches, self._labels = {}, []
-        if self._heads:
-            return {name: float((predicted == labels).mean()) for name, predicted in values.items()}
+        """End an evaluation: name of the metric -> value, empty where nothing could be measured."""
+        self.evaluating = False
+        metrics = {}
+        for name, columns in self._judged.items():
+            column = np.concatenate(columns)
+            counted = column[column != _NOT_COUNTED]
+            if len(counted):
+                metrics[f"{name}_accuracy"] = float(counted.mean())
+        if self._batches:
+            values = {name: np.concatenate(batches) for name, batches in self._batches.items()}
+            metrics |= {f"unimodal_{name}_accuracy": found for name, found in self._probe(values).items()}
+        self._judged, self._batches = {}, {}
+        return metrics
+
+    def _probe(self, values: Mapping[str, np.ndarray]) -> dict[str, float]:
         # Every process holds the features of its own batches; all score the probe that is fitted on all of them.
         windows = [window for window in gather_object([self.window.tensors()]) if window]
         names = windows[0] if windows else []
-        return probe_accuracies({name: torch.cat([part[name] for part in windows]) for name in names}, values, labels)
+        train = {name: torch.cat([part[name] for part in windows]) for name in names}
+        by_kind: dict[str, dict[str, np.ndarray]] = {"features": {}, "present": {}}
+        for name, value in values.items():
+            kind, _, modality = name.partition(".")
+            if modality:
+                by_kind[kind][modality] = value
+        return probe_accuracies(train, by_kind["features"], values["labels"], by_kind["present"])
 
     def save(self, folder: str, process_index: int) -> None:
         """Write this process's window of training features into a checkpoint."""
@@ -75,3 +101,42 @@ class UnimodalEvaluation:
         path = os.path.join(checkpoint or "", PROBE_FILE.format(process_index))
         if checkpoint is not None and os.path.isfile(path):
             self.window.load(path)
+
+
+def makes_ablations(model: Any) -> bool:
+    """Whether a model, possibly with adapters, gives `ablation_logits` when asked to, of several modalities."""
+    model = model.get_base_model() if hasattr(model, "get_base_model") else model  # of a PeftModel
+    several = len(getattr(getattr(model, "config", None), "modalities", ())) > 1
+    return several and "output_ablations" in inspect.signature(model.forward).parameters
+
+
+def _variants(
+    heads: Mapping[str, Tensor], ablations: Mapping[str, Tensor], having: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Logits by the name of their metric, and which samples count for each: those with a modality that is looked at.
+
+    `ablations` are named `only_<modality>` and `without_<modality>`.
+    """
+    logits = {f"unimodal_{name}": values for name, values in heads.items()}
+    counted = {f"unimodal_{name}": having[name] for name in heads}
+    for name, own in having.items():
+        others = [column for other, column in having.items() if other != name]
+        counted[f"only_{name}"] = own
+        if others:
+            counted[f"without_{name}"] = torch.stack(others).any(dim=0)
+    logits |= {name: values for name, values in ablations.items() if name in counted}
+    return logits, counted
+
+
+def _judge(logits: Tensor, labels: Tensor, counted: Tensor) -> Tensor:
+    """(batch,) int64: 1 where the prediction is right, of multi-label targets in every class; 0; or not counted."""
+    if labels.ndim == 2:
+        right = ((logits > 0) == (labels > 0.5)).all(dim=-1)
+    else:
+        right = logits.argmax(dim=-1) == labels
+        counted = counted & (labels != -100)
+    return torch.where(counted, right.long(), _NOT_COUNTED)
+
+
+def _gathered(values: Tensor, accelerator: Accelerator) -> np.ndarray:
+    return accelerator.gather_for_metrics(values.detach()).cpu().numpy()

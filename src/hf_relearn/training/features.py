@@ -13,7 +13,8 @@ from tqdm.auto import tqdm
 
 from hf_relearn.training.random_state import preserved_random_state
 
-FeatureFunction = Callable[[nn.Module, Any], Mapping[str, Tensor]]
+# Modality -> (batch, d) features; or those with (batch,) bool, False where a sample lacks the modality.
+FeatureFunction = Callable[[nn.Module, Any], Mapping[str, Tensor | tuple[Tensor, Tensor]]]
 
 
 def extract_features(
@@ -31,7 +32,7 @@ def extract_features(
     seed: int = 0,
     description: str = "features",
     progress: bool = True,
-) -> dict[str, np.ndarray]:
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Uni-modal features of some samples of a data set.
 
     Batches are the same whatever the number of processes, which share them out; so the features are the same to the
@@ -40,7 +41,8 @@ def extract_features(
 
     Args:
         model: called through `feature_function` only.
-        feature_function: (model, batch) -> modality -> (batch, d) tensor.
+        feature_function: (model, batch) -> modality -> (batch, d) tensor, or a pair of it and a (batch,) bool tensor
+            that is False where a sample lacks the modality.
         dataset: map-style data set.
         indices: the samples wanted, in the order wanted.
         collate_fn: rows -> batch, without augmentation.
@@ -52,7 +54,8 @@ def extract_features(
         description: of the progress bar, which the first process shows if `progress`.
 
     Returns:
-        On the first process modality -> (number of indices, d) float32; on the others an empty mapping.
+        On the first process modality -> (number of indices, d) float32, and modality -> (number of indices,) bool of
+        those modalities for which the feature function tells which samples have them; on the others empty mappings.
     """
     chunks = [list(indices[start : start + batch_size]) for start in range(0, len(indices), batch_size)]
     rounds = -(-len(chunks) // num_processes)
@@ -63,17 +66,33 @@ def extract_features(
         dataset, batch_sampler=mine, collate_fn=collate_fn, num_workers=num_workers, generator=torch.Generator()
     )
     parts: dict[str, list[np.ndarray]] = {}
+    present: dict[str, list[np.ndarray]] = {}
     with leaving_no_trace(model, seed), torch.no_grad():
         model.eval()
         bar = tqdm(loader, desc=description, disable=not (progress and process_index == 0), leave=False)
         for batch in bar:
             features = feature_function(model, send_to_device(batch, device))
             for name, values in features.items():
+                if isinstance(values, tuple):
+                    values, having = values
+                    present.setdefault(name, []).append(_gathered(having, batch_size, num_processes))
                 parts.setdefault(name, []).append(_gathered(values, batch_size, num_processes))
     if process_index != 0:
-        return {}
+        return {}, {}
     sizes = [len(chunk) for chunk in chunks]
-    return {name: _in_order(batches, sizes, batch_size, num_processes) for name, batches in parts.items()}
+    return (
+        {name: _in_order(batches, sizes, batch_size, num_processes) for name, batches in parts.items()},
+        {name: _in_order(batches, sizes, batch_size, num_processes) > 0 for name, batches in present.items()},
+    )
+
+
+def multimodal_features(model: nn.Module, batch: Mapping[str, Any]) -> Mapping[str, Tensor | tuple[Tensor, Tensor]]:
+    """The feature function of a fusion model: out of the root forward, so that sharded models work."""
+    outputs = model(**{name: value for name, value in batch.items() if name != "labels"})
+    present = outputs.get("present")
+    if present is None:
+        return outputs.features
+    return {name: (feature, present[name]) for name, feature in outputs.features.items()}
 
 
 @contextmanager

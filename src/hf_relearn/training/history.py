@@ -16,9 +16,10 @@ def read_history(folder: str | os.PathLike) -> list[dict[str, Any]]:
     `train_size`, `diagnosis_size`, `num_classes`, `streamed` (part -> samples that were read from the beginning of a
     stream, among which the diagnosed ones are), `seconds`, `kmeans_seconds` and, under `modalities`, per modality
     `train_purity`, `val_purity`, `train_chance_purity`, `val_chance_purity`, `gap`, `diagnosed_alpha` (None where
-    nothing was diagnosed), `alpha` (the strength applied) and `distance` (relative distance moved). A record of the
-    kind `settings` says at which step the run was resumed with other settings: it holds `changed`, name of the
-    setting -> `{"from": ..., "to": ...}`, and no modalities.
+    nothing was diagnosed), `train_size` and `diagnosis_size` (samples of each part that have the modality and were
+    clustered), `alpha` (the strength applied) and `distance` (relative distance moved). A record of the kind
+    `settings` says at which step the run was resumed with other settings: it holds `changed`, name of the setting ->
+    `{"from": ..., "to": ...}`, and no modalities.
 
     Raises:
         ValueError: for a line that is no JSON object; the message names file and line.

@@ -12,8 +12,12 @@ _METRICS_FOLDER = Path(__file__).parents[1] / "metrics"
 
 
 @lru_cache
-def load_metric(name: str) -> evaluate.Metric:
+def load_metric(name: str, config_name: str | None = None) -> evaluate.Metric:
     """Load a shipped metric: `accuracy`, `f1` or `purity`.
+
+    Args:
+        name: of the metric.
+        config_name: `"multilabel"` for accuracy and F1 of (n, classes) zeros and ones.
 
     Raises:
         ValueError: for a metric that is not shipped.
@@ -24,21 +28,29 @@ def load_metric(name: str) -> evaluate.Metric:
             folder.name for folder in _METRICS_FOLDER.iterdir() if (folder / f"{folder.name}.py").is_file()
         )
         raise ValueError(f"the metric {name!r} is not shipped; there are {', '.join(shipped)}")
-    return evaluate.load(str(path), keep_in_memory=True)
+    return evaluate.load(str(path), config_name, keep_in_memory=True)
 
 
 def classification_metrics(prediction: EvalPrediction) -> dict[str, float]:
-    """Accuracy, and F1 averaged over classes (`f1_macro`) and over samples (`f1_weighted`).
+    """Accuracy and F1, as the labels are.
+
+    Of one class per sample, F1 is averaged over classes (`f1_macro`) and over samples (`f1_weighted`). Of multi-label
+    targets, a class is predicted where its probability is above one half; accuracy is the share of samples with every
+    class right, and F1 is averaged over classes (`f1_macro`) and over all decisions (`f1_micro`).
 
     Args:
-        prediction: logits (n, classes) and integer labels (n,).
+        prediction: logits (n, classes), and labels: integers (n,), or zeros and ones (n, classes).
     """
     logits: Any = prediction.predictions
-    predicted = np.argmax(logits[0] if isinstance(logits, tuple) else logits, axis=-1)
-    values = {"predictions": predicted, "references": prediction.label_ids}
-    f1 = load_metric("f1")
+    logits = logits[0] if isinstance(logits, tuple) else logits
+    labels: Any = prediction.label_ids
+    multi_label = np.ndim(labels) == 2
+    predicted = (np.asarray(logits) > 0).astype(np.int64) if multi_label else np.argmax(logits, axis=-1)
+    values = {"predictions": predicted, "references": labels.astype(np.int64) if multi_label else labels}
+    config_name = "multilabel" if multi_label else None
+    f1 = load_metric("f1", config_name)
+    averages = ("macro", "micro" if multi_label else "weighted")
     return {
-        "accuracy": load_metric("accuracy").compute(**values)["accuracy"],
-        "f1_macro": f1.compute(**values, average="macro")["f1"],
-        "f1_weighted": f1.compute(**values, average="weighted")["f1"],
+        "accuracy": load_metric("accuracy", config_name).compute(**values)["accuracy"],
+        **{f"f1_{average}": f1.compute(**values, average=average)["f1"] for average in averages},
     }

@@ -20,12 +20,13 @@ def make_record(
     diagnoser: Diagnoser | None,
 ) -> dict[str, Any]:
     """Build a record; `read_history` says what its fields are."""
-    first = next(iter(diagnosed.values()), None)
     modalities = {}
     for name, alpha in alphas.items():
         diagnosis = diagnosed.get(name)
         modalities[name] = {
             **{field: getattr(diagnosis, field, None) for field in _DIAGNOSED},
+            "train_size": diagnosis.train_size if diagnosis else 0,
+            "diagnosis_size": diagnosis.val_size if diagnosis else 0,
             "diagnosed_alpha": getattr(diagnosis, "alpha", None),
             "alpha": alpha,
             "distance": moved[name],
@@ -36,8 +37,8 @@ def make_record(
         "kind": kind,
         "seconds": round(verdict.seconds, 3) if verdict else 0.0,
         "kmeans_seconds": round(verdict.kmeans_seconds, 3) if verdict else 0.0,
-        "train_size": first.train_size if first else 0,
-        "diagnosis_size": first.val_size if first else 0,
+        "train_size": max((diagnosis.train_size for diagnosis in diagnosed.values()), default=0),
+        "diagnosis_size": max((diagnosis.val_size for diagnosis in diagnosed.values()), default=0),
         "num_classes": diagnoser.num_classes if diagnoser else None,
         "streamed": diagnoser.streamed if diagnoser else {},
         "modalities": modalities,

@@ -1,8 +1,7 @@
 """The Trainer: it prepares the diagnosing part, adds the callback, and measures each modality by itself."""
 
 import logging
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,13 +23,16 @@ from hf_relearn.training.checkpoints import (
 )
 from hf_relearn.training.collator import MultimodalCollator, without_augmentation
 from hf_relearn.training.diagnoser import Diagnoser, PartFeatures
-from hf_relearn.training.evaluation import UnimodalEvaluation
-from hf_relearn.training.labels import LABEL_NAMES, hold_out, label_names
+from hf_relearn.training.evaluation import ModalityEvaluation, makes_ablations
+from hf_relearn.training.features import multimodal_features
+from hf_relearn.training.labels import label_names
 from hf_relearn.training.metrics import classification_metrics
+from hf_relearn.training.parameters import divide_parameter_groups, freeze_parameters, trained_learning_rates
+from hf_relearn.training.parts import divide, return_epoch, with_return
 from hf_relearn.training.sampler import ReturningDataset, ReturningSampler
-from hf_relearn.training.schedule import RelearnSchedule
 from hf_relearn.training.seeded_batches import EpochCallback, SeededBatches, as_it_is
 from hf_relearn.training.streams import is_stream
+from hf_relearn.training.targets import is_fusion_model, refuse_multi_label_diagnosis, set_loss
 
 logger = logging.getLogger(__name__)
 
@@ -48,13 +50,16 @@ class MultimodalRelearnTrainer(Trainer):
         compute_metrics: None computes accuracy, macro and weighted F1.
 
     Evaluation also reports `unimodal_<modality>_accuracy`: that of the uni-modal head, or of a linear probe fitted on
-    the latest training features where the model has no heads. Neither costs a forward pass.
+    the latest training features where the model has no heads; and of a fusion of several modalities
+    `only_<modality>_accuracy` and `without_<modality>_accuracy`: that of the fused prediction with one modality alone
+    and with one left out. No encoder runs again for any of them, and samples that lack a modality do not count for it.
 
     `hyperparameter_search` works with a `model_init`: each trial has its own initial weights, record and checkpoints
     in its own folder, and the fields of `RelearnSettings` can be searched over, but for those that divide the data.
 
     Raises:
-        ValueError: if there is no diagnosing part where one is needed, or one is asked for from a stream.
+        ValueError: if there is no diagnosing part where one is needed, or one is asked for from a stream; for settings
+            of parameters or classes that do not fit the model.
     """
 
     args: RelearnTrainingArguments
@@ -77,15 +82,18 @@ class MultimodalRelearnTrainer(Trainer):
         if data_collator is None and processing_class is not None:
             data_collator = MultimodalCollator(processing_class)
         if diagnosis_dataset is None and train_dataset is not None:
-            names = label_names(data_collator)
-            train_dataset, diagnosis_dataset = divide(args, train_dataset, eval_dataset, names)
-        if args.diagnosis_return and train_dataset is not None:
-            if diagnosis_dataset is None:
-                raise ValueError("--diagnosis_return has nothing to give back: raise --diagnosis_fraction above 0")
-            if is_stream(train_dataset):
-                raise ValueError("--diagnosis_return cannot join samples to a stream: give a map-style training set")
-            train_dataset = ReturningDataset(train_dataset, diagnosis_dataset)
+            columns = label_names(data_collator)
+            train_dataset, diagnosis_dataset = divide(args, train_dataset, eval_dataset, columns)
         self.diagnosis_dataset = diagnosis_dataset
+        self._training_part = train_dataset
+        if args.learning_rates and any(kwargs.get("optimizers", ())):
+            raise ValueError(
+                "--learning_rates sets up the Trainer's optimizer: give rates in the optimizer of your own"
+            )
+        train_dataset = with_return(args, train_dataset, diagnosis_dataset)
+        self._label_columns = label_names(data_collator)
+        if model is not None:
+            self._prepare_model(model, args)
         super().__init__(
             model,
             args,
@@ -96,14 +104,16 @@ class MultimodalRelearnTrainer(Trainer):
             compute_metrics=compute_metrics,
             **kwargs,
         )
-        self.unimodal = UnimodalEvaluation()
+        if is_fusion_model(self.model):
+            self.label_smoother = None  # the model smoothes by itself
+        self.unimodal = ModalityEvaluation()
         self.relearn_callback = RelearnCallback(
             encoders=lambda model: self.accelerator.unwrap_model(model).encoders,
             feature_function=multimodal_features,
             diagnosis_dataset=diagnosis_dataset,
             num_classes=getattr(getattr(self.model, "config", None), "num_labels", None),
             settings=args.relearn_settings(),
-            train_dataset=self._training_part(),
+            train_dataset=self._training_part,
             collate_fn=self.data_collator,
             log=self.log,
         )
@@ -120,7 +130,7 @@ class MultimodalRelearnTrainer(Trainer):
             raise ValueError("the trainer has no diagnosing part whose features could be shown")
         diagnoser = Diagnoser(
             multimodal_features,
-            self._training_part(),
+            self._training_part,
             self.diagnosis_dataset,
             self.data_collator,
             self.args.relearn_settings(),
@@ -129,9 +139,26 @@ class MultimodalRelearnTrainer(Trainer):
         assert self.model is not None
         return diagnoser.features(self.model)
 
-    def _training_part(self) -> Any:
-        dataset = self.train_dataset
-        return dataset.datasets[0] if isinstance(dataset, ReturningDataset) else dataset
+    def call_model_init(self, trial: Any = None) -> nn.Module:
+        model = super().call_model_init(trial)
+        self._prepare_model(model, self.args)
+        return model
+
+    def _prepare_model(self, model: nn.Module, args: RelearnTrainingArguments) -> None:
+        """Freeze what is to be frozen, give the loss its settings, and refuse what cannot be trained so."""
+        freeze_parameters(model, args.freeze)
+        trained_learning_rates(model, args.learning_rates)
+        set_loss(model, args.class_weights, args, self._training_part, self._label_columns)
+        refuse_multi_label_diagnosis(model, args.relearn_strategy != "no" and args.relearn_alpha is None)
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """The Trainer's, with the learning rates of `args.learning_rates`."""
+        new = self.optimizer is None
+        optimizer = super().create_optimizer(model)
+        if new and self.args.learning_rates:
+            target: Any = self.model if model is None else model
+            divide_parameter_groups(optimizer, target, self.args.learning_rates)
+        return optimizer
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> torch.utils.data.Sampler | None:
         dataset = train_dataset if train_dataset is not None else self.train_dataset
@@ -140,26 +167,8 @@ class MultimodalRelearnTrainer(Trainer):
         if not isinstance(dataset, ReturningDataset):
             return super()._get_train_sampler(dataset)
         seed = self.args.data_seed if self.args.data_seed is not None else self.args.seed
-        return ReturningSampler(dataset.train_size, dataset.diagnosis_size, self._return_epoch(len(dataset)), seed)
-
-    def _return_epoch(self, train_size: int) -> int | None:
-        """The first epoch that starts at or after the last point; None if no point comes."""
-        args = self.args
-        round_batches = math.floor if args.dataloader_drop_last else math.ceil
-        batches = round_batches(train_size / (self._train_batch_size * args.world_size))
-        steps_per_epoch = max(1, math.ceil(batches / args.gradient_accumulation_steps))
-        num_steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * steps_per_epoch)
-        schedule = RelearnSchedule(
-            args.relearn_strategy,
-            args.relearn_interval,
-            args.relearn_max_times,
-            num_epochs=math.ceil(num_steps / steps_per_epoch),
-            num_steps=num_steps,
-        )
-        points = schedule.planned()
-        if not points:
-            return None
-        return points[-1] if args.relearn_strategy == "epoch" else math.ceil(points[-1] / steps_per_epoch)
+        epoch = return_epoch(self.args, len(dataset), self._train_batch_size)
+        return ReturningSampler(dataset.train_size, dataset.diagnosis_size, epoch, seed)
 
     def get_train_dataloader(self) -> DataLoader:
         """The Trainer's, with batches whose random draws are seeded by batch, where rows have numbers."""
@@ -199,6 +208,8 @@ class MultimodalRelearnTrainer(Trainer):
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any
     ) -> Any:
         labels = inputs.get("labels")
+        if self.unimodal.evaluating and not model.training and makes_ablations(self.model):
+            inputs = {**inputs, "output_ablations": True}
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
         self.unimodal.observe(outputs, labels, training=model.training, accelerator=self.accelerator)
         return (loss, outputs) if return_outputs else loss
@@ -207,8 +218,8 @@ class MultimodalRelearnTrainer(Trainer):
         prefix = kwargs.get("metric_key_prefix", "eval")
         self.unimodal.begin()
         output = super().evaluation_loop(*args, **kwargs)
-        accuracies = {f"{prefix}_unimodal_{name}_accuracy": a for name, a in self.unimodal.finish().items()}
-        return output._replace(metrics={**(output.metrics or {}), **accuracies})
+        found = {f"{prefix}_{name}": value for name, value in self.unimodal.finish().items()}
+        return output._replace(metrics={**(output.metrics or {}), **found})
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """Train as `Trainer.train` does.
@@ -277,32 +288,3 @@ class MultimodalRelearnTrainer(Trainer):
             assert best is not None  # or this would not be called
             logger.info("Loading the best model, %s", best)
             reload_weights(self.model, best)
-
-
-def multimodal_features(model: nn.Module, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """Uni-modal features out of the root forward, so that sharded models work."""
-    inputs = {name: value for name, value in batch.items() if name != "labels"}
-    return model(**inputs).features
-
-
-def divide(
-    args: RelearnTrainingArguments, train_dataset: Any, eval_dataset: Any, names: Sequence[str] = LABEL_NAMES
-) -> tuple[Any, Any]:
-    """(training part, diagnosing part or None), as the arguments say; `names` are the columns to look for labels in.
-
-    Raises:
-        ValueError: if the evaluation set is to serve but there is none, or several.
-    """
-    if args.diagnosis_source == "eval":
-        if eval_dataset is None or isinstance(eval_dataset, dict):
-            found = "none" if eval_dataset is None else f"several ({', '.join(eval_dataset)})"
-            raise ValueError(
-                f"--diagnosis_source eval needs one evaluation set, and there is {found}: give one, or use "
-                "--diagnosis_source holdout"
-            )
-        return train_dataset, eval_dataset
-    if args.diagnosis_fraction == 0:
-        return train_dataset, None
-    training, diagnosing = hold_out(train_dataset, args.diagnosis_fraction, args.seed, names)
-    logger.info("%d of %d training samples are held out as the diagnosing part", len(diagnosing), len(train_dataset))
-    return training, diagnosing

@@ -4,11 +4,11 @@ import datasets
 import evaluate
 import sklearn.metrics
 
-_DESCRIPTION = "Share of the samples whose predicted class is the right one."
+_DESCRIPTION = "Share of the samples whose predicted class is the right one, or all of whose classes are."
 _INPUTS = """
 Args:
-    predictions: predicted classes, integers.
-    references: right classes, integers.
+    predictions: predicted classes, integers; with the configuration `multilabel`, zeros and ones for every class.
+    references: right classes, in the same form.
 Returns:
     accuracy: float in [0, 1].
 """
@@ -18,7 +18,9 @@ class Accuracy(evaluate.Metric):
     """Share of right predictions."""
 
     def _info(self) -> evaluate.MetricInfo:
-        features = {"predictions": datasets.Value("int64"), "references": datasets.Value("int64")}
+        value = datasets.Value("int64")
+        kind = datasets.Sequence(value) if self.config_name == "multilabel" else value
+        features = {"predictions": kind, "references": kind}
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
             citation="",

@@ -1,0 +1,143 @@
+"""Samples that lack a modality: only those who have it are encoded, and placeholders stand for the others."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from transformers import initialization as init
+
+from .configuration_multimodal import ModalityConfig
+from .modeling_encoders import ModalityEncoder, ModalityOutput, probe_inputs
+
+
+def encode_present(encoder: ModalityEncoder, inputs: Mapping[str, Tensor], present: Tensor | None) -> ModalityOutput:
+    """Encode the rows that have a modality.
+
+    Rows that lack it do not pass through the encoder, so that BatchNorm statistics hold real samples only. Where no
+    row has it, one blank row does, in evaluation mode, and what comes of it is never used: its gradients are zero, but
+    they exist, so that processes whose batches differ stay in step (DDP, FSDP).
+
+    Args:
+        encoder: of the modality.
+        inputs: the backbone's inputs, of the whole batch; unused (and maybe empty) where no row has the modality.
+        present: (batch,) bool; None where all rows have it.
+
+    Returns:
+        The encoder's output for the whole batch; meaningless in rows that lack the modality.
+    """
+    if present is None:
+        return encoder(**inputs)
+    rows = present.nonzero().squeeze(1)
+    if len(rows) == len(present):
+        return encoder(**inputs)
+    if len(rows) == 0:
+        blank = {name: value.to(present.device) for name, value in probe_inputs(encoder.backbone).items()}
+        with _in_eval_mode(encoder):
+            output = encoder(**blank)
+        feature, tokens = output["feature"], output["tokens"][:, :1]
+        return ModalityOutput(feature.expand(len(present), -1), tokens.expand(len(present), -1, -1))
+    output = encoder(**{name: value[rows] for name, value in inputs.items()})
+    spread = {
+        name: value.new_zeros(len(present), *value.shape[1:]).index_copy(0, rows, value)
+        for name, value in output.items()
+    }
+    return ModalityOutput(**spread)
+
+
+class Placeholder(nn.Module):
+    """Stands for a modality in the rows that lack it: zeros, or learnt values that begin as zeros.
+
+    Args:
+        modality: its configuration; the widths are used.
+        learnt: whether the values are parameters. They get a gradient (of zeros, maybe) in every step.
+    """
+
+    def __init__(self, modality: ModalityConfig, learnt: bool):
+        super().__init__()
+        self.feature = nn.Parameter(torch.zeros(modality.feature_size)) if learnt else None
+        self.token = nn.Parameter(torch.zeros(modality.token_size)) if learnt else None
+
+    def initialise(self) -> None:
+        for parameter in self.parameters():
+            init.zeros_(parameter)
+
+    def forward(self, output: ModalityOutput, present: Tensor | None) -> ModalityOutput:
+        """Put the placeholder where the modality is missing: as the feature, and as the only token that counts.
+
+        Args:
+            output: what the encoder handed over.
+            present: (batch,) bool; None where all rows have the modality.
+        """
+        feature, tokens, mask = output["feature"], output["tokens"], output.token_mask
+        if present is not None:
+            feature = torch.where(present[:, None], feature, _like(self.feature, feature))
+            tokens = torch.where(present[:, None, None], tokens, _like(self.token, tokens))
+            if mask is None:
+                mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+            first = torch.arange(tokens.shape[1], device=tokens.device) == 0
+            mask = torch.where(present[:, None], mask, first)
+        if self.feature is not None and self.token is not None:  # a fusion looks at features or at tokens
+            tie = 0 * (self.feature.sum() + self.token.sum())
+            feature, tokens = feature + tie.to(feature.dtype), tokens + tie.to(tokens.dtype)
+        return ModalityOutput(feature, tokens, mask)
+
+
+def presence(given: Mapping[str, Tensor], inputs: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor | None]:
+    """Check who is present; None for a modality that all rows have.
+
+    Args:
+        given: modality -> (batch,) mask, for modalities that some row may lack.
+        inputs: modality -> its backbone's inputs, without those of modalities that no row has.
+
+    Raises:
+        TypeError: for a modality without inputs whose mask is not all False.
+        ValueError: for a mask of another shape than (batch,).
+    """
+    if missing := [name for name, arguments in inputs.items() if not arguments and name not in given]:
+        got = [f"{name}_{argument}" for name, arguments in inputs.items() for argument in arguments]
+        raise TypeError(
+            f"no input for the modality {', '.join(map(repr, missing))}: got {', '.join(got) or 'nothing'}; for a "
+            f"batch that lacks it, give {missing[0]}_present, all False"
+        )
+    sizes = [len(value) for arguments in inputs.values() for value in arguments.values()]
+    size = sizes[0] if sizes else len(next(iter(given.values())))
+    output: dict[str, Tensor | None] = dict.fromkeys(inputs)
+    for name, mask in given.items():
+        if mask.shape != (size,):
+            raise ValueError(f"{name}_present has shape {tuple(mask.shape)}, but the batch has {size} rows: ({size},)")
+        present = mask.bool()
+        if not inputs[name] and present.any():
+            raise TypeError(
+                f"no input for the modality {name!r}, but {name}_present says that {int(present.sum())} rows have it"
+            )
+        output[name] = present
+    return output
+
+
+def ablations(names: list[str]) -> dict[str, frozenset[str]]:
+    """What to leave out for `only_<modality>` and `without_<modality>`: the modalities that stay.
+
+    Empty where there is but one.
+    """
+    if len(names) < 2:
+        return {}
+    alone = {f"only_{name}": frozenset([name]) for name in names}
+    return alone | {f"without_{name}": frozenset(names) - {name} for name in names}
+
+
+def _like(placeholder: Tensor | None, values: Tensor) -> Tensor:
+    return values.new_zeros(()) if placeholder is None else placeholder.to(values.dtype)
+
+
+@contextmanager
+def _in_eval_mode(module: nn.Module) -> Iterator[None]:
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        # Through train(), from the root down: some towers cache what depends on their weights until then.
+        for part, training in modes:
+            if part.training != training:
+                part.train(training)

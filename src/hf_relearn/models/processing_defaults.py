@@ -1,0 +1,159 @@
+"""The input that suits a backbone: its own preprocessor, or one made from its configuration."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
+from .configuration_multimodal import ModalityConfig
+from .processing_audio_defaults import audio_settings
+from .processing_features import FeaturesInput
+from .processing_images import ImageInput, VideoInput
+from .processing_modalities import ModalityInput
+from .processing_preprocessors import encoder_of, family_of, forward_parameters, taken_inputs
+from .processing_pretrained import (
+    load_tokenizer,
+    pretrained_audio_settings,
+    pretrained_image_settings,
+    pretrained_video_settings,
+)
+from .processing_sounds import SpectrogramInput, WaveformInput
+from .processing_text import TextInput
+
+_LONGEST_TEXT = 512
+_UNLIMITED = 10**6  # what tokenizers that know no limit give is far larger
+
+
+class Backbone(NamedTuple):
+    """What is known of the backbone that an input is for: the source is what was given to `from_backbones`."""
+
+    config: PreTrainedConfig
+    model_class: Any
+    source: Any
+    num_frames: int
+
+
+def default_input(modality: ModalityConfig, source: Any, options: Mapping[str, Any]) -> ModalityInput:
+    """The input of one modality.
+
+    Args:
+        modality: the modality's configuration.
+        source: what was given to `from_backbones`: for a Hub id or folder, the preprocessor there is taken.
+        options: arguments of the input's class that replace the defaults, and `image_size` for images and videos.
+
+    Raises:
+        ValueError: if the backbone needs an input that no preprocessor makes, or texts have no tokenizer.
+        OSError: for a Hub id without a preprocessor.
+    """
+    backbone, model_class = encoder_of(modality)
+    found = Backbone(backbone, model_class, source, modality.num_frames)
+    if takes_spectrogram(modality):
+        return SpectrogramInput(**{"size": _image_size(backbone), "num_channels": _channels(backbone), **options})
+    makers: dict[str, Callable[..., ModalityInput]] = {
+        "audio": _waveform_input,
+        "vision": _image_input,
+        "video": _video_input,
+        "text": _text_input,
+        "features": _features_input,
+    }
+    return makers[modality.kind](found, dict(options))
+
+
+def takes_spectrogram(modality: ModalityConfig) -> bool:
+    """Whether a modality's sounds are shown to an image backbone, as log spectrograms."""
+    return modality.kind == "audio" and "pixel_values" in forward_parameters(encoder_of(modality)[1])
+
+
+def _waveform_input(backbone: Backbone, options: dict[str, Any]) -> WaveformInput:
+    if "feature_extractor" not in options:
+        pretrained = pretrained_audio_settings(backbone.source)
+        options["feature_extractor"] = pretrained or audio_settings(backbone.config, backbone.model_class)
+    extractor = WaveformInput(**options).feature_extractor
+    names = taken_inputs(backbone.model_class, extractor.model_input_names, type(extractor).__name__)
+    return WaveformInput(**{"input_names": names, **options})
+
+
+def _image_input(backbone: Backbone, options: dict[str, Any]) -> ImageInput:
+    settings = _image_processor(backbone, options, pretrained_image_settings)
+    arguments = {"num_frames": backbone.num_frames, "num_channels": _channels(backbone.config), **options}
+    processor = ImageInput(settings, **arguments).image_processor
+    names = taken_inputs(backbone.model_class, processor.model_input_names, type(processor).__name__)
+    return ImageInput(settings, **{"input_names": names, **arguments})
+
+
+def _video_input(backbone: Backbone, options: dict[str, Any]) -> VideoInput:
+    config: Any = backbone.config
+    settings = _image_processor(backbone, options, pretrained_video_settings)
+    own_length = getattr(config, "num_frames", None) or getattr(config, "frames_per_clip", None)
+    num_frames = backbone.num_frames if backbone.num_frames > 1 else own_length
+    names = taken_inputs(backbone.model_class, ["pixel_values_videos", "pixel_values"], "the processor")
+    arguments = {"num_frames": num_frames, "num_channels": _channels(config), "input_name": names[0], **options}
+    if arguments["num_frames"] is None:
+        raise ValueError(f"{type(config).__name__} does not tell how many frames it takes: give num_frames")
+    return VideoInput(settings, **arguments)
+
+
+def _text_input(backbone: Backbone, options: dict[str, Any]) -> TextInput:
+    tokenizer = load_tokenizer(options.pop("tokenizer", backbone.source))
+    vocab_size = getattr(backbone.config, "vocab_size", None)
+    if vocab_size is not None and len(tokenizer) > vocab_size:
+        raise ValueError(
+            f"the tokenizer has {len(tokenizer)} tokens, but the backbone knows {vocab_size}: they do not belong "
+            "together"
+        )
+    made = list(dict.fromkeys([*tokenizer.model_input_names, "attention_mask"]))
+    names = taken_inputs(backbone.model_class, made, type(tokenizer).__name__)
+    max_length = _longest_text(tokenizer, backbone.config)
+    return TextInput(tokenizer, **{"max_length": max_length, "input_names": names, **options})
+
+
+def _features_input(backbone: Backbone, options: dict[str, Any]) -> FeaturesInput:
+    config: Any = backbone.config
+    of_sequences = getattr(config, "architecture", "transformer") == "transformer"
+    max_steps = getattr(config, "max_position_embeddings", None) if of_sequences else None
+    return FeaturesInput(**{"input_size": config.input_size, "max_steps": max_steps, **options})
+
+
+def _longest_text(tokenizer: PreTrainedTokenizerBase, backbone: PreTrainedConfig) -> int:
+    """Tokens that both can take, 512 at most. Positions of RoBERTa's kind begin after the padding token's number."""
+    positions = getattr(backbone, "max_position_embeddings", None)
+    if tokenizer.model_max_length < _UNLIMITED:
+        return min(tokenizer.model_max_length, positions or _LONGEST_TEXT, _LONGEST_TEXT)
+    first = (getattr(backbone, "pad_token_id", None) or 0) + 1
+    return min(_LONGEST_TEXT, positions - first if positions and positions > first else _LONGEST_TEXT)
+
+
+def _channels(backbone: PreTrainedConfig) -> int:
+    return getattr(backbone, "num_channels", None) or getattr(backbone, "in_chans", None) or 3
+
+
+def _image_size(backbone: PreTrainedConfig) -> list[int] | None:
+    size = getattr(backbone, "image_size", None) or getattr(backbone, "crop_size", None)
+    if size is None:
+        return None
+    return list(size) if isinstance(size, (list, tuple)) else [size, size]
+
+
+def _image_processor(
+    backbone: Backbone, options: dict[str, Any], pretrained: Callable[[Any], dict[str, Any] | None]
+) -> dict[str, Any]:
+    """Settings of the image processor: those given (taken out of `options`), the pretrained ones, or plain ones."""
+    config: Any = backbone.config
+    image_size = options.pop("image_size", None)
+    settings = options.pop("image_processor", None) or pretrained(backbone.source)
+    if settings is None and family_of(config) == "siglip2":  # patches of images in their own proportions
+        sizes = {"patch_size": config.patch_size, "max_num_patches": config.num_patches}
+        return {"image_processor_type": "Siglip2ImageProcessorPil", **sizes}
+    if settings is not None and image_size is None:
+        return settings
+    image_size = image_size or _image_size(config) or 224
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    size = {"height": height, "width": width}
+    if settings is not None:
+        return {**settings, "size": size, **({"crop_size": size} if settings.get("crop_size") else {})}
+    return {
+        "image_processor_type": "ViTImageProcessorPil",
+        "size": size,
+        "image_mean": [0.5] * 3,
+        "image_std": [0.5] * 3,
+    }

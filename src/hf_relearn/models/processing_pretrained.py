@@ -1,0 +1,102 @@
+"""What lies beside the weights of a pretrained backbone: the settings of its preprocessor, or its tokenizer."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import (
+    AutoFeatureExtractor,
+    AutoImageProcessor,
+    AutoTokenizer,
+    ImageProcessingMixin,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import cached_file
+
+_PREPROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
+# What an image processor does to one image: all that is taken over from the settings of a video processor.
+_PER_FRAME = (
+    "do_resize",
+    "size",
+    "resample",
+    "do_center_crop",
+    "crop_size",
+    "do_rescale",
+    "rescale_factor",
+    "do_normalize",
+    "image_mean",
+    "image_std",
+)
+
+
+def load_tokenizer(source: Any, **kwargs: Any) -> PreTrainedTokenizerBase:
+    """Load a tokenizer, and see that it has a vocabulary.
+
+    Args:
+        source: a Hub id or folder, or a tokenizer, which is given back.
+        **kwargs: of `AutoTokenizer.from_pretrained`.
+
+    Raises:
+        ValueError: if there is none; the message says how to give one.
+    """
+    if isinstance(source, PreTrainedTokenizerBase):
+        return source
+    remedy = 'give one as option {"tokenizer": a tokenizer, Hub id or folder} of this modality'
+    if source is None or isinstance(source, (PreTrainedConfig, PreTrainedModel)):
+        raise ValueError(f"texts need a tokenizer, which a backbone given as {type(source).__name__} lacks: {remedy}")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, **kwargs)
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(f"{source} has no tokenizer ({error}): {remedy}") from error
+    if len(tokenizer) <= len(tokenizer.all_special_ids):  # which transformers makes up where there are no files
+        raise ValueError(f"{source} has no tokenizer with a vocabulary: {remedy}")
+    return tokenizer
+
+
+def pretrained_audio_settings(source: Any) -> dict[str, Any] | None:
+    """Settings of the feature extractor beside a pretrained backbone; None where there is none."""
+    return _pretrained_settings(AutoFeatureExtractor, source)
+
+
+def pretrained_image_settings(source: Any) -> dict[str, Any] | None:
+    """Settings of the image processor beside a pretrained backbone; None where there is none."""
+    return _pretrained_settings(AutoImageProcessor, source)
+
+
+def pretrained_video_settings(source: Any) -> dict[str, Any] | None:
+    """Settings of an image processor that does to a frame what the pretrained backbone's own processor does."""
+    own_file = "video_preprocessor_config.json"
+    if not _may_hold(source, (own_file, *_PREPROCESSOR_FILES)):
+        return None
+    path = cached_file(source, own_file, _raise_exceptions_for_missing_entries=False)
+    if path is not None:
+        settings = json.loads(Path(path).read_text(encoding="utf-8"))
+    else:
+        settings, _ = ImageProcessingMixin.get_image_processor_dict(source)
+    chosen = {name: settings[name] for name in _PER_FRAME if settings.get(name) is not None}
+    kind = settings.get("image_processor_type") or settings.get("video_processor_type") or ""
+    if kind.startswith("Vivit") and settings.get("offset", True):  # which subtracts 1 before it normalises
+        chosen["image_mean"] = [mean + 1 for mean in settings["image_mean"]]
+    return {"image_processor_type": "ViTImageProcessorPil", **chosen}
+
+
+def _pretrained_settings(auto_class: Any, source: Any) -> dict[str, Any] | None:
+    if not _may_hold(source, _PREPROCESSOR_FILES):
+        return None
+    try:
+        return json.loads(auto_class.from_pretrained(source).to_json_string())  # lists, where to_dict has tuples
+    except ImportError:  # some releases offer AutoImageProcessor with torchvision only; the file says enough
+        settings, _ = ImageProcessingMixin.get_image_processor_dict(source)
+        name = settings.get("image_processor_type") or settings.get("feature_extractor_type", "")
+        name = name.removesuffix("Fast").replace("FeatureExtractor", "ImageProcessor")
+        return {**settings, "image_processor_type": name}
+
+
+def _may_hold(source: Any, names: Sequence[str]) -> bool:
+    """Whether a preprocessor can be looked for: beside a Hub id, or a folder that has one of the files."""
+    if isinstance(source, (PreTrainedConfig, PreTrainedModel, type(None))):
+        return False
+    return not Path(source).is_dir() or any((Path(source) / name).is_file() for name in names)
