@@ -22,6 +22,12 @@ def test_saved_configuration_comes_back_equal(tmp_path):
         id2label={0: "no", 1: "yes", 2: "maybe"},
         classifier_dropout=0.3,
         unimodal_loss_weight=0.5,
+        fusion="bottleneck",
+        fusion_kwargs={"hidden_size": 12, "num_attention_heads": 3},
+        missing_placeholder="learnt",
+        class_weights=[1, 2.5, 0.5],
+        label_smoothing=0.1,
+        problem_type="multi_label_classification",
     )
     config.save_pretrained(tmp_path)
 
@@ -35,6 +41,16 @@ def test_saved_configuration_comes_back_equal(tmp_path):
     assert loaded.id2label == {0: "no", 1: "yes", 2: "maybe"}
     assert loaded.label2id == {"no": 0, "yes": 1, "maybe": 2}
     assert loaded.unimodal_loss_weight == 0.5
+    assert (loaded.fusion, loaded.missing_placeholder, loaded.label_smoothing) == ("bottleneck", "learnt", 0.1)
+    assert loaded.fusion_kwargs == {
+        "hidden_size": 12,
+        "num_layers": 2,
+        "num_attention_heads": 3,
+        "num_bottlenecks": 4,
+        "dropout": 0.1,
+    }
+    assert loaded.class_weights == [1.0, 2.5, 0.5]
+    assert loaded.problem_type == "multi_label_classification"
 
 
 def test_file_of_a_bfloat16_configuration_is_plain_json(tmp_path):
@@ -51,7 +67,9 @@ def test_two_configurations_do_not_share_their_modalities():
     first, second = MultimodalConfig(), MultimodalConfig()
     first.modalities["audio"] = modality()
 
-    assert second.modalities == {}
+    first.fusion_kwargs["hidden_size"] = 3
+
+    assert second.modalities == {} and second.fusion_kwargs == {}
 
 
 @pytest.mark.parametrize("name", ["my audio", "front-view", "3d", ""])
@@ -67,8 +85,8 @@ def test_a_reserved_name_is_refused(name):
 
 
 def test_values_out_of_range_are_refused_by_name():
-    with pytest.raises(ValueError, match="unknown fusion 'sum': use one of concat"):
-        MultimodalConfig(modalities={"a": modality()}, fusion="sum")
+    with pytest.raises(ValueError, match="unknown fusion 'product': use one of concat"):
+        MultimodalConfig(modalities={"a": modality()}, fusion="product")
     with pytest.raises(ValueError, match=r"modality_order is \['b'\], but the modalities are \['a'\]"):
         MultimodalConfig(modalities={"a": modality()}, modality_order=["b"])
     with pytest.raises(ValueError, match="unimodal_loss_weight is -1.0"):
