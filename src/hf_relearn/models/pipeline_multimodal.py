@@ -133,7 +133,7 @@ class MultimodalClassificationPipeline(Pipeline):
             )
         values: dict[str, Any] = dict.fromkeys(names)
         for key, value in sample.items():
-            name = self._modality_of(key)
+            name = self.modality_of(key)
             if name is None:
                 raise ValueError(f"sample {number} has the key {key!r}, but the modalities are {', '.join(names)}")
             if name in values and values[name] is not None:
@@ -195,7 +195,7 @@ class MultimodalClassificationPipeline(Pipeline):
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory, **kwargs)
 
-    def _modality_of(self, key: Any) -> str | None:
+    def modality_of(self, key: Any) -> str | None:
         """The modality that a sample's key names, by its name or as the only one of its kind."""
         modalities = self.model.config.modalities
         if key in modalities:

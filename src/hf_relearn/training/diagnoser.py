@@ -147,7 +147,7 @@ class Diagnoser:
         outcome: list[Any] = [None]
         if self.args.process_index == 0:
             try:
-                outcome = [self._diagnose(parts)]
+                outcome = [self.judge(parts)]
             except ValueError as error:
                 outcome = [error]
         broadcast_object_list(outcome)
@@ -164,7 +164,13 @@ class Diagnoser:
         except ValueError as error:
             raise ValueError(f"the {part} part cannot be diagnosed: {error}") from error
 
-    def _diagnose(self, parts: dict[str, PartFeatures]) -> dict[str, ModalityDiagnosis]:
+    def judge(self, parts: Mapping[str, PartFeatures]) -> dict[str, ModalityDiagnosis]:
+        """Diagnose features that `features` gave, on the process that has them: modality -> diagnosis.
+
+        Raises:
+            NonFiniteFeaturesError: if features are NaN or infinite.
+            ValueError: if the diagnosis is impossible.
+        """
         names = parts["training"].features
         if missing := [name for name in self.modalities or [] if name not in names]:
             raise ValueError(
