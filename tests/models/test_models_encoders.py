@@ -15,7 +15,7 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutput
 
 from hf_relearn import MultimodalForClassification
-from hf_relearn.models.modeling_encoders import pool
+from hf_relearn.models.modeling_pooling import pool
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 
@@ -169,13 +169,16 @@ def test_auto_pooling_averages_class_and_distillation_tokens():
     assert torch.equal(feature(model_of(backbone), pixel_values=inputs), tokens[:, :2].mean(dim=1))
 
 
-def test_auto_pooling_knows_clips_class_token():
+def test_auto_pooling_takes_the_part_that_belongs_to_the_network():
+    """CLIP's class token is normalised after the last layer; that norm would never be trained otherwise."""
     backbone = AutoModel.from_config(CLIPVisionConfig(**SIZES, image_size=16, patch_size=8))
     inputs = images(2, 3, 16, 16)
     with torch.no_grad():
-        tokens = backbone.eval()(pixel_values=inputs).last_hidden_state
+        backbone.post_layernorm.weight.normal_()
+        output = backbone.eval()(pixel_values=inputs)
 
-    assert torch.equal(feature(model_of(backbone), pixel_values=inputs), tokens[:, 0])
+    assert torch.equal(feature(model_of(backbone), pixel_values=inputs), output.pooler_output)
+    assert not torch.allclose(output.pooler_output, output.last_hidden_state[:, 0], atol=1e-2)
 
 
 def test_auto_pooling_of_a_feature_map_is_its_mean():

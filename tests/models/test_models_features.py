@@ -98,7 +98,7 @@ def test_auto_classes_find_it(tmp_path):
 
 def test_what_does_not_fit_is_refused():
     model = encoder(max_position_embeddings=4)
-    with pytest.raises(ValueError, match=r"shape \(3, 4, 6\), but .*input_size is 5"):
+    with pytest.raises(ValueError, match=r"shape \(3, 4, 6\), but input_size is 5: \(batch, steps, 5\)"):
         model(torch.zeros(3, 4, 6))
     with pytest.raises(ValueError, match=r"shape \(3, 6\)"):
         model(torch.zeros(3, 6))

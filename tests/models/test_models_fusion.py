@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from fusions import BATCH, FUSIONS, NAMES, PRESENT, Average, close, inputs, model_with
+from fusions import BATCH, FUSIONS, NAMES, PRESENT, Average, close, gaze_config, inputs, model_with, small
+from tiny import ast_config, vit_config
 
 from hf_relearn import MultimodalForClassification
 from hf_relearn.models.modeling_encoders import ModalityOutput
@@ -102,7 +103,6 @@ def test_half_precision_trains(fusion, tmp_path):
 @torch.no_grad()
 def test_one_modality_alone_is_fused(fusion):
     torch.manual_seed(0)
-    from fusions import gaze_config, small
 
     model = MultimodalForClassification.from_backbones(
         {"gaze": gaze_config()}, fusion=fusion, fusion_kwargs=small(fusion)
@@ -117,8 +117,6 @@ def test_one_modality_alone_is_fused(fusion):
 @pytest.mark.parametrize("fusion", [fusion for fusion in FUSIONS if isinstance(fusion, str)])
 @torch.no_grad()
 def test_with_default_options_new_weights_tell_samples_apart(fusion):
-    from fusions import gaze_config
-    from tiny import vit_config
 
     torch.manual_seed(0)
     model = MultimodalForClassification.from_backbones({"a": vit_config(), "b": gaze_config()}, fusion=fusion)
@@ -145,8 +143,6 @@ def test_a_module_of_the_users_own_keeps_the_weights_it_came_with():
 def test_an_instance_is_used_as_it_is_and_filled_on_loading(tmp_path):
     instance = Average(model_with("concat").config)
     start = {name: value.clone() for name, value in instance.state_dict().items()}
-    from fusions import gaze_config
-    from tiny import ast_config, vit_config
 
     backbones = {"audio": ast_config(), "vision": vit_config(hidden_size=20), "gaze": gaze_config()}
     model = MultimodalForClassification.from_backbones(backbones, fusion=instance)
@@ -211,7 +207,6 @@ def test_a_module_that_is_no_fusion_is_refused_with_the_reason():
     ],
 )
 def test_options_that_do_not_fit_are_refused(fusion, options, message):
-    from tiny import vit_config
 
     with pytest.raises(ValueError, match=message):
         MultimodalForClassification.from_backbones({"a": vit_config()}, fusion=fusion, fusion_kwargs=options)

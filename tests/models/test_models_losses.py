@@ -8,7 +8,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainingArguments
 
-from hf_relearn import MultimodalConfig
+from hf_relearn import MultimodalConfig, MultimodalForClassification
 from hf_relearn.models.modeling_losses import classification_loss
 
 WEIGHTS = [0.5, 2.0, 1.0]
@@ -102,9 +102,9 @@ def test_several_classes_train_alike_with_and_without_accumulation(tmp_path):
     ends = []
     for size, steps in ((8, 1), (2, 4)):
         arguments = TrainingArguments(
-            str(tmp_path), use_cpu=True, disable_tqdm=True, max_steps=2, remove_unused_columns=False, save_strategy="no",
+            str(tmp_path), use_cpu=True, disable_tqdm=True, max_steps=2, remove_unused_columns=False,
             per_device_train_batch_size=size, gradient_accumulation_steps=steps, optim="sgd", learning_rate=0.1,
-            max_grad_norm=0, train_sampling_strategy="sequential",
+            save_strategy="no", max_grad_norm=0, train_sampling_strategy="sequential",
         )  # fmt: skip
         model = tiny_model(problem_type="multi_label_classification", class_weights=WEIGHTS, unimodal_loss_weight=1.0)
         start = weights_of(model)
@@ -131,7 +131,6 @@ def test_settings_and_labels_that_do_not_fit_are_refused(tmp_path):
         classification_loss(LOGITS, LABELS, config(problem_type="multi_label_classification"))
 
     tiny_model(class_weights=WEIGHTS).save_pretrained(tmp_path)
-    from hf_relearn import MultimodalForClassification
 
     with pytest.raises(ValueError, match="class_weights holds 3 weights, but there are 2 classes"):
         MultimodalForClassification.from_pretrained(

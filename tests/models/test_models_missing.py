@@ -139,7 +139,9 @@ def test_new_placeholders_are_zeros_so_both_kinds_begin_alike():
         model = MultimodalForClassification.from_backbones(
             backbones, missing_placeholder="learnt", backbone_kwargs={"dtype": dtype}
         )
-        values = [value for placeholder in model.multimodal.placeholders.values() for value in placeholder.parameters()]
+        values = [
+            value for placeholder in model.multimodal.placeholders.values() for value in placeholder.parameters()
+        ]
         assert len(values) == 4 and not any(value.any() for value in values)
         assert {value.dtype for value in values} == {dtype}
     zero = MultimodalForClassification.from_backbones(backbones)

@@ -159,7 +159,7 @@ def test_a_stream_trains_with_a_constant_strength(tmp_path):
             lambda row: {**row, "labels": float(row["labels"])},
             "column 'labels' holds float64 values.*one integer class",
         ),
-        (lambda row: {**row, "labels": [row["labels"], 0]}, "2 targets per sample"),
+        (lambda row: {**row, "labels": [row["labels"], 0]}, "several targets per sample"),
         (lambda row: {**row, "labels": "happy"}, "column 'labels' holds <U5 values"),
         (lambda row: {"vision_pixel_values": row["vision_pixel_values"]}, "no label column: looked for label, labels"),
         (lambda row: (row["vision_pixel_values"], row["labels"]), "a row of ChangedRows is a tuple"),

@@ -66,7 +66,7 @@ def _files_of_splits(folder: Path, splits: Mapping[str, str | None]) -> dict[str
         if split and found:
             files[split] = found
     if not files and len(tables) == 1:
-        files[splits["train"] or "train"] = tables
+        files["train"] = tables
     return files
 
 

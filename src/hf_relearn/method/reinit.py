@@ -20,7 +20,8 @@ def soft_reinit_(module: nn.Module, initial: Mapping[str, torch.Tensor], alpha: 
     theta <- (1 - alpha) * theta + alpha * theta0 (section 3.3 of "Diagnosing and Re-learning for Balanced Multimodal
     Learning", arXiv 2407.09705). Computed in float32, or in the parameter's own type where that is wider; float32
     results equal the formula as written to the last bit, 16-bit results are rounded once. alpha 0 changes no bit,
-    alpha 1 gives exactly the initial values. Parameters without `requires_grad`, which still have their initial
+    alpha 1 gives exactly the initial values, and an element that still has its initial value (a token that no sample
+    held, a mask token) keeps it, where the formula would round. Parameters without `requires_grad`, which still have their initial
     values, and buffers stay as they are; a parameter that is reachable under several names moves once.
 
     Where parameters are sharded (FSDP2), each process moves its own part, reads no more than that from an
@@ -205,9 +206,12 @@ def _move_(target: torch.Tensor, source: torch.Tensor, alpha: float, squares: _S
         if alpha == 1:
             part.copy_(toward)
             continue
+        goal = toward.to(compute_dtype)
+        unmoved = wide == goal
         # Product and sum stay separate operations: one fused multiply-add would round differently.
-        torch.mul(toward.to(compute_dtype), alpha, out=scratch)
+        torch.mul(goal, alpha, out=scratch)
         wide.mul_(1 - alpha).add_(scratch)
+        torch.where(unmoved, goal, wide, out=wide)
         if wide is not part:
             part.copy_(wide)
 

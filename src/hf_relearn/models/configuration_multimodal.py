@@ -9,7 +9,7 @@ from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 from .configuration_fusion import checked_fusion_kwargs
 
 KINDS = ("audio", "vision", "video", "text", "features")
-POOLINGS = ("auto", "mean", "cls", "pooler")
+POOLINGS = ("auto", "mean", "cls", "last", "pooler")
 PLACEHOLDERS = ("zero", "learnt")
 PROBLEM_TYPES = (None, "single_label_classification", "multi_label_classification")
 
@@ -24,9 +24,10 @@ class ModalityConfig:
             does, on a one-channel log spectrogram).
         feature_size: width d of the uni-modal feature, found by running the backbone once.
         token_size: width of the tokens that the feature is pooled from, found in the same way.
-        pooling: how the backbone's output becomes one vector, one of `POOLINGS`; `"auto"` follows the family.
+        pooling: how the backbone's output becomes one vector, one of `POOLINGS` (see `pool`); `"auto"` follows the
+            family, and `from_backbones` puts in its place what it found.
         num_frames: images per sample. With more than one, an image backbone sees each of them and the features are
-            averaged over the frames (as in the paper).
+            averaged over the frames (as in the paper). For a video backbone, the length of its clips.
     """
 
     backbone_config: PreTrainedConfig

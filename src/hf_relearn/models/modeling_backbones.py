@@ -1,5 +1,6 @@
 """Getting backbones from what a user hands over: a Hub id, a folder, a configuration or a model object."""
 
+import copy
 import inspect
 import os
 from collections.abc import Mapping
@@ -7,14 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from transformers import MODEL_MAPPING, AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from .configuration_multimodal import ModalityConfig, check_modality_name
-from .modeling_encoders import ModalityEncoder, backbone_input_names, backbone_kind, probe_inputs
+from .modeling_parts import encoder_part, input_kinds
+from .modeling_pooling import has_dense_pooler
+from .modeling_probe import describe_modality
 
 # What says where files come from, and so holds for a backbone's configuration as for its weights.
 _HUB_KWARGS = ("revision", "token", "cache_dir", "local_files_only", "subfolder", "trust_remote_code")
+_OPTIONS = ("kind", "pooling", "num_frames", "feature_size", "token_size")
 
 
 def load_backbones(
@@ -30,102 +35,165 @@ def load_backbones(
         raise ValueError(f"modality_options names {sorted(unknown)}, but the modalities are {list(backbones)}")
     for name in backbones:  # before anything is downloaded
         check_modality_name(name)
+        if unknown := set(options.get(name, {})) - set(_OPTIONS):
+            known = ", ".join(_OPTIONS)
+            raise ValueError(f"modality {name!r}: unknown options {sorted(unknown)}; known are {known}")
     loaded: dict[str, PreTrainedModel] = {}
     modalities: dict[str, ModalityConfig] = {}
     for name, source in backbones.items():
-        pooling = options.get(name, {}).get("pooling", "auto")
         try:
-            backbone = load_backbone(source, pooling, backbone_kwargs)
-        except TypeError as error:
-            raise TypeError(f"modality {name!r}: {error}") from error
-        twin = next((other for other, module in loaded.items() if module is backbone), None)
-        if twin is not None:
-            raise ValueError(
-                f"the modalities {twin!r} and {name!r} share one backbone object, which then has no strength of its "
-                "own to be re-learnt with: give each its own copy (copy.deepcopy)"
-            )
-        loaded[name] = backbone
-        modalities[name] = describe_modality(name, backbone, dict(options.get(name, {})))
+            loaded[name], modalities[name] = load_modality(name, source, options.get(name, {}), backbone_kwargs)
+        except (TypeError, ValueError) as error:
+            error_class = TypeError if isinstance(error, TypeError) else ValueError
+            raise error_class(f"modality {name!r}: {error}") from error
+    _check_apart(loaded)
     dtypes = {name: str(backbone.dtype) for name, backbone in loaded.items()}
     if len(set(dtypes.values())) > 1:
         raise ValueError(f"the backbones have different dtypes, {dtypes}: bring them to one (model.to(dtype)) first")
-    for name, backbone in loaded.items():  # as the reloaded model, which is built without, has none
-        unused = modalities[name].pooling != "pooler" and _pooling_layer_kwargs(backbone.config, "auto")
-        if unused and getattr(backbone, "pooler", None) is not None:
-            backbone.register_module("pooler", None)
     return loaded, modalities
 
 
-def build_backbone(config: PreTrainedConfig, pooling: str, **kwargs: Any) -> PreTrainedModel:
-    """Build a backbone with random weights."""
-    return AutoModel.from_config(config, **kwargs, **_pooling_layer_kwargs(config, pooling))
+def load_modality(
+    name: str, source: Any, options: Mapping[str, Any], backbone_kwargs: Mapping[str, Any]
+) -> tuple[PreTrainedModel, ModalityConfig]:
+    """The backbone of one modality, without what nothing would use, and its configuration."""
+    kind, pooling = options.get("kind"), options.get("pooling", "auto")
+    model = load_backbone(source, pooling, backbone_kwargs)
+    backbone = encoder_part(model, kind, name)
+    config = backbone.config
+    if backbone is not model or model is source:
+        config = _rebuilding_config(model, backbone, kind or input_kinds(backbone)[0])
+    modality = describe_modality(backbone, dict(options))
+    modality.backbone_config = config
+    _drop_unused_pooler(backbone, modality.pooling)
+    return backbone, modality
+
+
+def build_backbone(config: PreTrainedConfig, kind: str | None, pooling: str, **kwargs: Any) -> PreTrainedModel:
+    """Build a modality's backbone with random weights: the encoder or tower of what its configuration describes.
+
+    Args:
+        config: `ModalityConfig.backbone_config`.
+        kind: `ModalityConfig.kind`, which chooses among towers; None for what a configuration alone tells.
+        pooling: `ModalityConfig.pooling`; without `"pooler"`, a pooling layer that nothing would use is left out.
+        **kwargs: `dtype` and `attn_implementation`.
+    """
+    backbone = encoder_part(_build_whole(config, pooling, **kwargs), kind)
+    _drop_unused_pooler(backbone, pooling)
+    return backbone
+
+
+def backbone_skeleton(config: PreTrainedConfig, kind: str) -> PreTrainedModel:
+    """A modality's backbone without memory for its weights (on the meta device), for what its class tells.
+
+    Args:
+        config: `ModalityConfig.backbone_config`.
+        kind: `ModalityConfig.kind`.
+    """
+    with torch.device("meta"):
+        return build_backbone(config, kind, "mean")
 
 
 def load_backbone(source: Any, pooling: str, backbone_kwargs: Mapping[str, Any]) -> PreTrainedModel:
-    """Give the backbone of a Hub id, a folder, a configuration (random weights) or a model (as it is)."""
+    """Give the model of a Hub id, a folder, a configuration (random weights) or an object (as it is)."""
     if isinstance(source, PreTrainedModel):
         return source
     # Backbones that were saved in different dtypes could not be fused, and half precision does not train.
     settings = {"dtype": torch.float32, "use_safetensors": True, **backbone_kwargs}
     random_settings = {key: settings[key] for key in ("dtype", "attn_implementation") if key in settings}
     if isinstance(source, PreTrainedConfig):
-        return build_backbone(source, pooling, **random_settings)
+        return _build_whole(source, pooling, **random_settings)
     if not isinstance(source, (str, os.PathLike)):
         raise TypeError(
             f"a backbone is a Hub id, a folder, a transformers configuration or model, not {type(source).__name__}"
         )
     config = AutoConfig.from_pretrained(source, **{key: settings[key] for key in _HUB_KWARGS if key in settings})
     if _holds_configuration_only(Path(source)):
-        return build_backbone(config, pooling, **random_settings)
-    return AutoModel.from_pretrained(source, **settings, **_pooling_layer_kwargs(config, pooling))
+        return _build_whole(config, pooling, **random_settings)
+    model_class = _class_by_name(config) or AutoModel
+    return model_class.from_pretrained(source, **settings, **_pooling_layer_kwargs(config, pooling))
 
 
-def describe_modality(name: str, backbone: PreTrainedModel, options: dict[str, Any]) -> ModalityConfig:
-    """Find kind and feature width of a backbone by running it once, in evaluation mode, on a batch of one."""
-    if unknown := set(options) - {"kind", "pooling", "num_frames"}:
-        raise ValueError(f"modality {name!r}: unknown options {sorted(unknown)}; known are kind, pooling, num_frames")
-    try:
-        kind = _checked_kind(backbone, options.pop("kind", None))
-        config = ModalityConfig(backbone_config=backbone.config, kind=kind, feature_size=0, token_size=0, **options)
-        if config.num_frames > 1 and "pixel_values" not in backbone_input_names(backbone):
-            raise ValueError(f"num_frames is {config.num_frames}, but {type(backbone).__name__} sees no images")
-        inputs = {key: value.to(backbone.device) for key, value in probe_inputs(backbone).items()}
-    except ValueError as error:
-        raise ValueError(f"modality {name!r}: {error}") from error
-    encoder = ModalityEncoder(backbone, config).eval()
-    try:
-        with torch.no_grad():
-            output = encoder(**inputs)
-            config.feature_size, config.token_size = output.feature.shape[-1], output.tokens.shape[-1]
-    except Exception as error:  # a backbone may fail in any way on inputs that are not what it expects
-        shapes = ", ".join(f"{key} of shape {tuple(value.shape)}" for key, value in inputs.items())
-        raise ValueError(
-            f"modality {name!r}: {type(backbone).__name__} makes no feature of {shapes} ({error})"
-        ) from error
-    return config
-
-
-def _checked_kind(backbone: PreTrainedModel, wanted: str | None) -> str:
-    config, class_name = backbone.config, type(backbone).__name__
-    base: Any = MODEL_MAPPING.get(type(config), None)
-    if base is not None and not isinstance(backbone, base):
-        raise ValueError(
-            f"{class_name} is not what AutoModel builds from its {type(config).__name__}, so the fusion model could "
-            "not be loaded again: hand over the model without a head (AutoModel.from_pretrained, or .base_model)"
+def _build_whole(config: PreTrainedConfig, pooling: str, **kwargs: Any) -> PreTrainedModel:
+    pooling_layer = _pooling_layer_kwargs(config, pooling)
+    if model_class := _class_by_name(config):
+        return model_class._from_config(config, **kwargs, **pooling_layer)
+    if MODEL_MAPPING.get(type(config), None) is None and not hasattr(config, "auto_map"):
+        raise ValueError(  # AutoModel would import all that it knows to list it
+            f"AutoModel knows no model for {type(config).__name__}; where it belongs to one tower of a model, name the "
+            "tower's class in its `architectures`, or hand over a model object"
         )
-    kind = backbone_kind(backbone)
-    if wanted not in (None, kind) and (kind, wanted) != ("vision", "audio"):
-        raise ValueError(f"kind is {wanted!r}, but {class_name} encodes {kind}")
-    return wanted or kind
+    return AutoModel.from_config(config, **kwargs, **pooling_layer)
+
+
+def _class_by_name(config: PreTrainedConfig) -> type[PreTrainedModel] | None:
+    """The class that a configuration names, where AutoModel knows none for it (most towers of two-tower models)."""
+    if MODEL_MAPPING.get(type(config), None) is not None:
+        return None
+    for name in config.architectures or ():
+        model_class = getattr(transformers, name, None)
+        if isinstance(model_class, type) and getattr(model_class, "config_class", None) is type(config):
+            return model_class
+    return None
+
+
+def _rebuilding_config(
+    model: PreTrainedModel, backbone: PreTrainedModel, kind: str
+) -> PreTrainedConfig:
+    """The configuration from which `build_backbone` makes this backbone again: its own, or else the whole model's.
+
+    Raises:
+        ValueError: if neither does.
+    """
+    own = copy.deepcopy(backbone.config)
+    own.architectures = [type(backbone).__name__]
+    for config in (backbone.config, own, model.config):
+        try:
+            if type(backbone_skeleton(config, kind)) is type(backbone):
+                return config
+        except (ValueError, KeyError, AttributeError, TypeError):  # not a configuration that stands for itself
+            continue
+    raise ValueError(
+        f"{type(model).__name__} is not what AutoModel builds from its {type(model.config).__name__}, so the fusion "
+        "model could not be loaded again: hand over the model without a head (AutoModel.from_pretrained, or "
+        ".base_model)"
+    )
+
+
+def _check_apart(backbones: Mapping[str, PreTrainedModel]) -> None:
+    """Refuse backbones that share parameters, which have no single strength to be re-learnt with."""
+    owners: dict[int, str] = {}
+    for name, backbone in backbones.items():
+        for key, parameter in backbone.named_parameters():
+            twin = owners.setdefault(id(parameter), name)
+            if twin != name:
+                raise ValueError(
+                    f"the modalities {twin!r} and {name!r} share one backbone object, or a part of one ({key!r}), "
+                    "which then has no strength of its own to be re-learnt with: give each its own copy "
+                    "(copy.deepcopy)"
+                )
+
+
+def _drop_unused_pooler(backbone: PreTrainedModel, pooling: str) -> None:
+    """Take off a pooling layer that would never get a gradient, where the backbone's class lets one choose."""
+    optional = "add_pooling_layer" in inspect.signature(type(backbone).__init__).parameters
+    used = pooling == "pooler" or (pooling == "auto" and not has_dense_pooler(backbone))
+    if optional and not used and getattr(backbone, "pooler", None) is not None:
+        backbone.register_module("pooler", None)
 
 
 def _pooling_layer_kwargs(config: PreTrainedConfig, pooling: str) -> dict[str, Any]:
-    """Leave out a pooling layer that would never get a gradient, where the backbone's class lets one choose."""
-    model_class = MODEL_MAPPING.get(type(config), None)
-    if pooling == "pooler" or not isinstance(model_class, type):
+    """Say beforehand whether a pooling layer is wanted: a checkpoint without one would warn that it is new, and some
+    classes leave out by default what belongs to their pooling."""
+    model_class = _class_by_name(config) or MODEL_MAPPING.get(type(config), None)
+    if not isinstance(model_class, type):
         return {}
-    choice = "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
-    return {"add_pooling_layer": False} if choice else {}
+    if "add_pooling_layer" not in inspect.signature(model_class.__init__).parameters:
+        return {}
+    if pooling == "auto":
+        with torch.device("meta"):
+            return {"add_pooling_layer": not has_dense_pooler(model_class(config, add_pooling_layer=True))}
+    return {"add_pooling_layer": pooling == "pooler"}
 
 
 def _holds_configuration_only(folder: Path) -> bool:

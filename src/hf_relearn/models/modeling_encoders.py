@@ -1,7 +1,8 @@
 """One modality's encoder: a backbone of transformers and the pooling that turns its output into one vector."""
 
-import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,70 +10,8 @@ from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from .configuration_multimodal import ModalityConfig
-
-# What a backbone calls its main input tells what it looks at.
-_KIND_OF_INPUT = {
-    "pixel_values": "vision",
-    "pixel_values_videos": "video",
-    "input_values": "audio",
-    "input_features": "audio",
-    "input_ids": "text",
-    "feature_values": "features",
-}
-
-
-def backbone_input_names(backbone: nn.Module) -> tuple[str, ...]:
-    """Names of the arguments that the backbone's forward takes."""
-    parameters = inspect.signature(backbone.forward).parameters.values()
-    return tuple(parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD)
-
-
-def backbone_kind(backbone: PreTrainedModel) -> str:
-    """The kind of modality that a backbone encodes: `"audio"`, `"vision"`, `"video"`, `"text"` or `"features"`.
-
-    Raises:
-        ValueError: if the arguments of the backbone's forward name no known kind, or several.
-    """
-    names = backbone_input_names(backbone)
-    kinds = {_KIND_OF_INPUT[name] for name in names if name in _KIND_OF_INPUT}
-    if not kinds:
-        raise ValueError(
-            f"{type(backbone).__name__} takes {', '.join(names) or 'no inputs'}: none of them is one of "
-            f"{', '.join(_KIND_OF_INPUT)}, so its modality is unknown"
-        )
-    if len(kinds) > 1:
-        raise ValueError(
-            f"{type(backbone).__name__} takes several kinds of input ({', '.join(sorted(kinds))}): hand over the "
-            "model object of one of its towers instead"
-        )
-    return kinds.pop()
-
-
-def probe_inputs(backbone: PreTrainedModel) -> dict[str, Tensor]:
-    """Inputs of a batch of one, of zeros, with which the width of a backbone's feature is found.
-
-    `backbone.dummy_inputs` of transformers holds text only, so the shapes come from the configuration.
-
-    Raises:
-        ValueError: if the backbone takes neither `pixel_values` nor `input_values`.
-    """
-    config = backbone.config
-    names = backbone_input_names(backbone)
-    dtype = backbone.dtype
-    if "pixel_values" in names:
-        size = getattr(config, "image_size", None) or 64
-        height, width = size if isinstance(size, (list, tuple)) else (size, size)
-        return {"pixel_values": torch.zeros(1, getattr(config, "num_channels", 3), height, width, dtype=dtype)}
-    if "input_values" in names and hasattr(config, "num_mel_bins"):  # a spectrogram, as AST takes it
-        return {"input_values": torch.zeros(1, config.max_length, config.num_mel_bins, dtype=dtype)}
-    if "input_values" in names:  # half a second of sound at 16 kHz
-        return {"input_values": torch.zeros(1, 8000, dtype=dtype)}
-    if "feature_values" in names:
-        return {"feature_values": torch.zeros(1, 1, config.input_size, dtype=dtype)}
-    raise ValueError(
-        f"{type(backbone).__name__} encodes {backbone_kind(backbone)}: this release fuses audio and image backbones, "
-        "which take input_values or pixel_values"
-    )
+from .modeling_parts import backbone_input_names
+from .modeling_pooling import MASK_NAMES, pool, token_mask, tokens_of
 
 
 @dataclass
@@ -93,9 +32,16 @@ class ModalityOutput(ModelOutput):
 class ModalityEncoder(nn.Module):
     """A backbone and its pooling: the part of the model that diagnosing & re-learning treats as one encoder.
 
+    While none of its parameters is trained, it stays in evaluation mode (no dropout, BatchNorm statistics as they
+    are), whatever `train()` is asked of the model.
+
     Args:
-        backbone: any audio or image backbone of transformers.
-        config: the modality's configuration; `kind`, `pooling` and `num_frames` are used.
+        backbone: any encoder of transformers (see `encoder_part`).
+        config: the modality's configuration.
+
+    Attributes:
+        input_names: arguments that `forward` takes: those of the backbone's forward, and masks, which preprocessors
+            make for backbones that take none, too.
     """
 
     def __init__(self, backbone: PreTrainedModel, config: ModalityConfig):
@@ -103,17 +49,25 @@ class ModalityEncoder(nn.Module):
         self.backbone = backbone
         self.kind = config.kind
         self.pooling = config.pooling
-        self.num_frames = config.num_frames
-        self.input_names = backbone_input_names(backbone)
-        self.num_class_tokens = _count_class_tokens(backbone)
+        self.feature_size = config.feature_size
+        self.backbone_input_names = backbone_input_names(backbone)
+        self.input_names = tuple(dict.fromkeys(self.backbone_input_names + MASK_NAMES))
+        self._initial_flags: dict[str, bool] | None = None
+        self._keeps_caches = any(True for _ in _caching_modules(backbone))
 
     def forward(self, **inputs: Tensor) -> ModalityOutput:
         """Encode the backbone's inputs.
 
-        `pixel_values` of shape (batch, frames, channels, height, width) are encoded frame by frame: the feature is
-        the frames' average, the tokens are those of all frames. Floating-point inputs are brought to the type of the
-        backbone's weights.
+        `pixel_values` of shape (batch, frames, channels, height, width) are encoded frame by frame by an image
+        backbone: the feature is the frames' average, the tokens are those of all frames. Floating-point inputs are
+        brought to the type of the backbone's weights. A mask that the backbone does not take still says which tokens
+        are pooled.
+
+        Raises:
+            ValueError: if the feature has another width than the configuration says.
         """
+        if self._keeps_caches and not self.training:
+            _empty_caches(self.backbone)
         dtype = self.backbone.dtype
         inputs = {name: value.to(dtype) if value.is_floating_point() else value for name, value in inputs.items()}
         frames = 1
@@ -121,90 +75,67 @@ class ModalityEncoder(nn.Module):
         if pixel_values is not None and self.kind != "video" and pixel_values.ndim == 5:
             frames = pixel_values.shape[1]
             inputs["pixel_values"] = pixel_values.flatten(0, 1)
-        output = self.backbone(**inputs)
-        token_mask = _token_mask(output, inputs.get("attention_mask"), self.backbone)
-        feature = pool(output, self.pooling, self.backbone, token_mask, self.num_class_tokens)
-        tokens = tokens_of(output)
+        output = run_backbone(self.backbone, inputs, self.backbone_input_names, self.pooling == "last")
+        mask = token_mask(output, inputs, self.backbone)
+        feature, tokens = pool(output, self.pooling, self.backbone, mask), tokens_of(output)
+        if self.feature_size and feature.shape[-1] != self.feature_size:
+            raise ValueError(
+                f"{type(self.backbone).__name__} gives features of width {feature.shape[-1]}, but the configuration "
+                f"says feature_size {self.feature_size}: correct it, or build the model with from_backbones"
+            )
         if frames > 1:
             feature = feature.unflatten(0, (-1, frames)).mean(dim=1)
             tokens = tokens.unflatten(0, (-1, frames)).flatten(1, 2)
-        return ModalityOutput(feature, tokens, token_mask)
+        return ModalityOutput(feature, tokens, mask)
+
+    def train(self, mode: bool = True) -> "ModalityEncoder":
+        return super().train(mode and any(parameter.requires_grad for parameter in self.parameters()))
+
+    def freeze(self) -> None:
+        """Train none of the parameters any more, and go to evaluation mode."""
+        if self._initial_flags is None:
+            self._initial_flags = {name: parameter.requires_grad for name, parameter in self.named_parameters()}
+        self.requires_grad_(False)
+        self.eval()
+
+    def unfreeze(self) -> None:
+        """Train what was trained before `freeze`; position tables that are never trained stay frozen."""
+        flags, self._initial_flags = self._initial_flags or {}, None
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(flags.get(name, parameter.requires_grad))
 
 
-def tokens_of(output: ModelOutput) -> Tensor:
-    """The states of a backbone's output as (batch, tokens, d); the positions of a feature map are its tokens."""
-    hidden = output["last_hidden_state"]
-    return hidden.flatten(2).transpose(1, 2) if hidden.ndim == 4 else hidden
-
-
-def pool(
-    output: ModelOutput,
-    pooling: str,
-    backbone: PreTrainedModel,
-    token_mask: Tensor | None = None,
-    num_class_tokens: int = 0,
-) -> Tensor:
-    """Turn a backbone's output into one vector per sample.
+def run_backbone(
+    backbone: PreTrainedModel, inputs: Mapping[str, Tensor], input_names: tuple[str, ...], count_positions: bool
+) -> ModelOutput:
+    """Call a backbone with those of the inputs that it takes, without the cache of a decoder.
 
     Args:
-        output: a transformers model output with `last_hidden_state` of shape (batch, tokens, d) or, for convolutional
-            backbones, (batch, d, height, width).
-        pooling: `"mean"`: over tokens (where the mask is True) or positions; `"cls"`: the first token;
-            `"pooler"`: the backbone's own `pooler_output`; `"auto"`: positions' mean for a feature map, the class
-            tokens' mean where the backbone has such tokens, the masked mean otherwise.
-        backbone: the backbone that made `output`.
-        token_mask: (batch, tokens) bool, True for tokens that are not padding; None where all count.
-        num_class_tokens: how many class tokens stand before all others.
-
-    Raises:
-        ValueError: if the pooling does not suit the output.
+        backbone: the backbone.
+        inputs: name -> tensor.
+        input_names: arguments of the backbone's forward.
+        count_positions: number the tokens from the first that is not padding, so that padding on the left changes
+            nothing; for causal text backbones.
     """
-    if pooling == "pooler":
-        pooled = getattr(output, "pooler_output", None)
-        if pooled is None:
-            raise ValueError(f"pooling 'pooler' needs a pooler_output, which {type(backbone).__name__} does not give")
-        return pooled.flatten(1)
-    hidden = getattr(output, "last_hidden_state", None)
-    if hidden is None:
-        raise ValueError(f"{type(backbone).__name__} gives no last_hidden_state to pool")
-    if hidden.ndim == 4:
-        if pooling == "cls":
-            raise ValueError(f"pooling 'cls' needs tokens, but {type(backbone).__name__} gives a feature map")
-        return hidden.mean(dim=(2, 3))
-    if pooling == "cls":
-        return hidden[:, 0]
-    if pooling == "auto" and num_class_tokens:
-        return hidden[:, :num_class_tokens].mean(dim=1)
-    return _masked_mean(hidden, token_mask)
+    arguments: dict[str, Any] = {name: value for name, value in inputs.items() if name in input_names}
+    if "use_cache" in input_names:
+        arguments["use_cache"] = False
+    mask = arguments.get("attention_mask")
+    if count_positions and mask is not None and "position_ids" in input_names:
+        arguments.setdefault("position_ids", (mask.long().cumsum(dim=-1) - 1).clamp(min=0))
+    return backbone(**arguments)
 
 
-def _count_class_tokens(backbone: nn.Module) -> int:
-    """Number of class (and distillation) tokens that the embeddings put before all others."""
-    embeddings = getattr(backbone, "embeddings", None)
-    tokens = (getattr(embeddings, name, None) for name in ("cls_token", "class_embedding", "distillation_token"))
-    return sum(token is not None for token in tokens)
+def _caching_modules(backbone: nn.Module):
+    """Modules that do something of their own on `train()`: LeViT's attention forgets what it computed from weights."""
+    for module in backbone.modules():
+        if type(module).train is not nn.Module.train and not isinstance(module, PreTrainedModel):
+            yield module
 
 
-def _token_mask(output: ModelOutput, attention_mask: Tensor | None, backbone: nn.Module) -> Tensor | None:
-    """Which tokens are not padding, from the mask of the inputs, whose length may be that of a waveform."""
-    hidden = getattr(output, "last_hidden_state", None)
-    if attention_mask is None or hidden is None:
-        return None
-    if attention_mask.shape[1] != hidden.shape[1]:  # the mask counts samples of the waveform, the tokens frames
-        to_frames = getattr(backbone, "_get_feature_vector_attention_mask", None)
-        if to_frames is None:
-            raise ValueError(
-                f"{type(backbone).__name__} turned {attention_mask.shape[1]} masked positions into "
-                f"{hidden.shape[1]} tokens and does not tell which are padding; choose another pooling"
-            )
-        attention_mask = to_frames(hidden.shape[1], attention_mask)
-    return attention_mask.bool()
-
-
-def _masked_mean(hidden: Tensor, token_mask: Tensor | None) -> Tensor:
-    if token_mask is None:
-        return hidden.mean(dim=1)
-    # In float32, since a sum over many tokens leaves float16's range and counts beyond bfloat16's digits.
-    wide = torch.promote_types(hidden.dtype, torch.float32)
-    weights = token_mask.to(wide).unsqueeze(-1)
-    return ((hidden * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)).to(hidden.dtype)
+@torch.compiler.disable
+def _empty_caches(backbone: nn.Module) -> None:
+    """In evaluation mode such caches outlive any write to the weights (a re-learning point, a loaded checkpoint)."""
+    for module in _caching_modules(backbone):
+        module.train()
+        module.eval()

@@ -53,8 +53,9 @@ class FeaturesModel(PreTrainedModel):
         values = feature_values.unsqueeze(1) if feature_values.ndim == 2 else feature_values
         if values.ndim != 3 or values.shape[-1] != self.config.input_size:
             raise ValueError(
-                f"feature_values have shape {tuple(feature_values.shape)}, but (batch, steps, {self.config.input_size}) "
-                f"or (batch, {self.config.input_size}) is wanted: input_size is {self.config.input_size}"
+                f"feature_values have shape {tuple(feature_values.shape)}, but input_size is "
+                f"{self.config.input_size}: (batch, steps, {self.config.input_size}) or (batch, "
+                f"{self.config.input_size}) is wanted"
             )
         if attention_mask is None:
             attention_mask = torch.ones(values.shape[:2], device=values.device)
@@ -84,9 +85,7 @@ class FeaturesModel(PreTrainedModel):
 
 def _layer(config: FeaturesConfig) -> nn.Module:
     if config.architecture == "transformer":
-        return AttentionLayer(
-            config.hidden_size, config.num_attention_heads, config.intermediate_size, config.dropout
-        )
+        return AttentionLayer(config.hidden_size, config.num_attention_heads, config.intermediate_size, config.dropout)
     return nn.Sequential(
         nn.LayerNorm(config.hidden_size),
         nn.Linear(config.hidden_size, config.intermediate_size),

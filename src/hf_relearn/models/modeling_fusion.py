@@ -4,6 +4,8 @@ A fusion is built from the model's configuration, has a `fused_size`, and is cal
 and with who is there. It stands outside the encoders, so re-learning leaves it alone.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from transformers import initialization as init
@@ -107,7 +109,7 @@ class LowRankFusion(nn.Module):
     def __init__(self, config: MultimodalConfig):
         super().__init__()
         self.fused_size, self.rank = config.fusion_kwargs["hidden_size"], config.fusion_kwargs["rank"]
-        self.factors = projections(config, self.rank * self.fused_size)
+        self.factors: Any = projections(config, self.rank * self.fused_size)
         self.rank_weights = nn.Parameter(torch.empty(self.rank))
         self.bias = nn.Parameter(torch.empty(self.fused_size))
 

@@ -37,8 +37,8 @@ def build_fusion(config: MultimodalConfig, fusion_module: FusionModule | None = 
     if config.fusion == CUSTOM_FUSION:
         if fusion_module is None:
             raise ValueError(
-                "the fusion of this model is a module of the user's own, which is not part of its files: hand it over, "
-                "from_pretrained(folder, fusion_module=<the module, or what builds it from the configuration>)"
+                "the fusion of this model is a module of the user's own, which is not part of its files: hand it "
+                "over, from_pretrained(folder, fusion_module=<the module, or what builds it from the configuration>)"
             )
         return CustomFusion(config, fusion_module)
     if fusion_module is not None:

@@ -1,5 +1,7 @@
 """Fusion at token level: transformer layers over the tokens of all encoders, after each has made its own feature."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from transformers import initialization as init
@@ -62,7 +64,7 @@ class CrossAttentionFusion(TokenFusion):
 
     def __init__(self, config: MultimodalConfig):
         super().__init__(config)
-        self.stacks = self.layers(config)
+        self.stacks: Any = self.layers(config)
         self.fused_size = self.hidden_size * len(config.modalities)
 
     def forward(self, encoded: dict[str, ModalityOutput], present: dict[str, Tensor]) -> Tensor:
@@ -89,7 +91,7 @@ class BottleneckFusion(TokenFusion):
 
     def __init__(self, config: MultimodalConfig):
         super().__init__(config)
-        self.stacks = self.layers(config)
+        self.stacks: Any = self.layers(config)
         self.bottlenecks = nn.Parameter(torch.empty(config.fusion_kwargs["num_bottlenecks"], self.hidden_size))
         self.fused_size = self.hidden_size * (len(config.modalities) + 1)
 

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from .configuration_fusion import CUSTOM_FUSION
 from .configuration_multimodal import MultimodalConfig
 from .modeling_backbones import build_backbone, load_backbones
+from .modeling_checkpointing import disable_activation_checkpointing, enable_activation_checkpointing
 from .modeling_encoders import ModalityEncoder, ModalityOutput
 from .modeling_fusion import LowRankFusion
 from .modeling_fusion_custom import CustomFusion, FusionModule, build_fusion
@@ -20,7 +21,6 @@ from .modeling_losses import classification_loss
 from .modeling_missing import Placeholder, ablations, encode_present, presence
 from .modeling_outputs import MultimodalClassifierOutput, MultimodalModelOutput
 
-
 # Modules with parameters that no general rule of transformers knows.
 SELF_INITIALISED = (BottleneckFusion, LowRankFusion, Placeholder)
 
@@ -28,6 +28,7 @@ SELF_INITIALISED = (BottleneckFusion, LowRankFusion, Placeholder)
 class MultimodalPreTrainedModel(PreTrainedModel):
     """What both models share: the configuration, and properties that live in the backbones."""
 
+    config: MultimodalConfig
     config_class = MultimodalConfig
     base_model_prefix = "multimodal"
     _supports_sdpa = True
@@ -56,6 +57,23 @@ class MultimodalPreTrainedModel(PreTrainedModel):
         fusion = getattr(getattr(self, "multimodal", self), "fusion", None)
         if isinstance(fusion, CustomFusion):
             fusion.restore()
+
+    @property
+    def backbones(self) -> dict[str, PreTrainedModel]:
+        """Modality -> backbone of its encoder."""
+        encoders: Any = self.encoders
+        return {name: encoder.backbone for name, encoder in encoders.items()}
+
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs=None, **kwargs: Any) -> None:
+        """Switch activation checkpointing on in every backbone that allows it, and warn of those that do not.
+
+        Raises:
+            ValueError: if none allows it.
+        """
+        enable_activation_checkpointing(self.backbones, gradient_checkpointing_kwargs, **kwargs)
+
+    def gradient_checkpointing_disable(self) -> None:
+        disable_activation_checkpointing(self.backbones)
 
     def floating_point_ops(self, input_dict: Mapping[str, Any], exclude_embeddings: bool = True) -> int:
         """0: an estimate from the size of one modality's input would mislead."""
@@ -90,8 +108,9 @@ class MultimodalPreTrainedModel(PreTrainedModel):
 
         Raises:
             ValueError: for no backbones, a name that cannot be a prefix, an unknown option or one of an unknown
-                modality, a fusion or options of it that do not fit, one model object under two names, model objects of different dtypes, or a backbone that
-                encodes neither sounds nor images, has a head, or takes several kinds of input.
+                modality, a fusion or options of it that do not fit, one model object under two names, model objects of
+                different dtypes, or a backbone that encodes nothing known, has a head, or takes several kinds of
+                input.
             TypeError: for a backbone that is nothing of what is named above.
             OSError: if a Hub id or folder holds no model.
         """
@@ -109,7 +128,7 @@ class MultimodalPreTrainedModel(PreTrainedModel):
 
     def loading_kwargs(self) -> dict[str, Any]:
         """What `from_pretrained` needs beside a folder that this model was saved in."""
-        fusion = getattr(self, "multimodal", self).fusion
+        fusion: Any = getattr(self, "multimodal", self).fusion
         return {"fusion_module": deepcopy(fusion.module)} if self.config.fusion == CUSTOM_FUSION else {}
 
 
@@ -136,7 +155,7 @@ class MultimodalModel(MultimodalPreTrainedModel):
             raise ValueError("a fusion model needs at least one modality: MultimodalConfig(modalities={...})")
         # "sdpa" is what transformers chose for this class: towers choose for themselves, since not all can.
         attention = config._attn_implementation if config._attn_implementation != "sdpa" else None
-        self.encoders = nn.ModuleDict()
+        self.encoders: Any = nn.ModuleDict()
         self.placeholders = nn.ModuleDict()
         main_inputs: list[str] = []
         for name, modality in config.modalities.items():
@@ -144,6 +163,7 @@ class MultimodalModel(MultimodalPreTrainedModel):
             if backbone is None:
                 backbone = build_backbone(
                     modality.backbone_config,
+                    modality.kind,
                     modality.pooling,
                     dtype=torch.get_default_dtype(),  # the backbone's own would differ from the other modalities'
                     attn_implementation=attention,

@@ -41,6 +41,7 @@ class ImageInput:
         }
         self.num_frames = num_frames
         self.num_channels = num_channels
+        self.reads_videos = num_frames > 1
         self.input_names = list(input_names)
         self.image_processor = from_settings(image_processor, "image_processor_type")
 
@@ -53,10 +54,10 @@ class ImageInput:
         return tensors
 
     def _images(self, value: Any, augmentation: Augmentation | None) -> list:
-        if self.num_frames == 1 and not isinstance(value, (list, tuple)):
-            images = [load_image(value)]
-        else:
+        if self.reads_videos or isinstance(value, (list, tuple)):
             images = load_frames(value, lambda available: frame_indices(available, self.num_frames, augmentation))
+        else:
+            images = [load_image(value)]
         return augmentation.images(images) if augmentation else images
 
     def _tensors(self, images: list) -> dict[str, Tensor]:
@@ -90,6 +91,7 @@ class VideoInput(ImageInput):
         input_name: str = "pixel_values",
     ):
         super().__init__(image_processor, num_frames, num_channels)
+        self.reads_videos = True
         self.input_name = input_name
         del self.settings["input_names"]
         self.settings["input_name"] = input_name

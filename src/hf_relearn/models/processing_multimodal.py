@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import BatchFeature, ProcessorMixin
+from transformers import BatchFeature, PreTrainedConfig, ProcessorMixin
 
 from .configuration_multimodal import MultimodalConfig
 from .processing_augmentation import Augmentation
@@ -135,6 +135,7 @@ class MultimodalProcessor(ProcessorMixin):
     def get_processor_dict(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> tuple[dict, dict]:
         """The settings of a folder or Hub repository, with its tokenizers among them."""
         hub_kwargs = {name: kwargs[name] for name in _HUB_KWARGS if kwargs.get(name) is not None}
+        hub_kwargs["config"] = PreTrainedConfig()  # or else one is looked for beside the tokenizer
         folder = kwargs.get("subfolder")
         settings, unused = super().get_processor_dict(pretrained_model_name_or_path, **kwargs)
         for name, modality in settings.get("modalities", {}).items():

@@ -5,7 +5,7 @@ import logging
 import os
 import re
 from pathlib import Path
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
@@ -85,7 +85,7 @@ def reload_weights(model: PreTrainedModel, folder: str | os.PathLike) -> None:
     if getattr(model, "_hf_peft_config_loaded", False):
         _reload_adapter(model, Path(folder))
         return
-    extra = getattr(model, "loading_kwargs", dict)()  # a fusion module of the user's own is in no file
+    extra: dict[str, Any] = getattr(model, "loading_kwargs", dict)()  # a fusion module of the user's own is in no file
     saved = type(model).from_pretrained(folder, dtype=model.dtype, **extra)
     model.load_state_dict(saved.state_dict())
 

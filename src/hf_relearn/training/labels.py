@@ -61,16 +61,16 @@ def dataset_labels(dataset: Any, names: Sequence[str] = LABEL_NAMES) -> np.ndarr
         if name is None:
             raise ValueError(f"no label column: looked for {', '.join(names)} among {', '.join(columns)}")
         if hasattr(dataset, "column_names"):
-            labels = np.asarray(dataset.with_format("numpy", columns=[name])[:][name])
+            values = dataset.with_format("numpy", columns=[name])[:][name]
         else:
-            labels = np.asarray([dataset[index][name] for index in range(len(dataset))])
-    if labels.ndim == 2:
+            values = [dataset[index][name] for index in range(len(dataset))]
+    if np.ndim(values[0]) == 1:
         raise ValueError(
-            f"the column {name!r} holds {labels.shape[1]} targets per sample (multi-label), but purity, and a "
-            "stratified part of a training set, need one class per sample: train without a diagnosing part "
-            "(--diagnosis_source holdout --diagnosis_fraction 0), with --relearn_strategy no or a constant "
-            "--relearn_alpha"
+            f"the column {name!r} holds several targets per sample (multi-label), but purity, and a stratified part "
+            "of a training set, need one class per sample: train without a diagnosing part (--diagnosis_source "
+            "holdout --diagnosis_fraction 0), with --relearn_strategy no or a constant --relearn_alpha"
         )
+    labels = np.asarray(values)
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(
             f"the column {name!r} holds {labels.dtype} values of shape {labels.shape[1:] or '()'}: purity needs one "
