@@ -1,6 +1,7 @@
 """`pipeline("multimodal-classification", model=...)`: what goes in, what comes out, and what is refused."""
 
 import io
+import re
 import subprocess
 import sys
 import threading
@@ -14,8 +15,9 @@ import pytest
 import soundfile
 import torch
 from PIL import Image
-from tiny import tiny_model
-from transformers import pipeline
+from tiny import tiny_model, vit_config
+from tokenizers_of_words import bert_like
+from transformers import BertConfig, pipeline
 
 from hf_relearn import MultimodalForClassification, MultimodalProcessor
 from hf_relearn.models import processing_downloads
@@ -183,6 +185,66 @@ def test_a_transfer_that_takes_too_long_ends(classify, site):
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
+def test_samples_may_lack_modalities(classify, batch_size):
+    whole, sound, picture = sample(0), {"audio": sample(1)["audio"]}, {"audio": None, "vision": sample(2)["vision"]}
+    results = classify([whole, sound, picture], batch_size=batch_size, top_k=None)
+    for given, result in zip([whole, sound, picture], results, strict=True):
+        alone = {entry["label"]: entry["score"] for entry in classify(given, top_k=None)}
+        assert {entry["label"]: entry["score"] for entry in result} == pytest.approx(alone, abs=1e-5)
+    assert results[1] != results[2]
+
+
+def test_a_contribution_is_the_change_when_the_modality_is_left_out(classify):
+    whole = sample(0)
+    entries = classify([whole, whole], return_contributions=True, top_k=None, batch_size=2)[1]
+    for name in ("audio", "vision"):
+        rest = {key: value for key, value in whole.items() if key != name}
+        without = {entry["label"]: entry["score"] for entry in classify(rest, top_k=None)}
+        for entry in entries:
+            share = entry["score"] - without[entry["label"]]
+            assert entry["contributions"][name] == pytest.approx(share, abs=1e-5) and share != 0
+    alone = classify({"audio": whole["audio"]}, return_contributions=True)[0]
+    assert alone["contributions"]["vision"] == 0  # what is missing already
+
+
+def test_pictures_with_sentences_of_any_length(tmp_path):
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    model = MultimodalForClassification.from_backbones(
+        {"caption": BertConfig(vocab_size=12, **sizes), "vision": vit_config()}, id2label={0: "no", 1: "yes"}
+    )
+    model.save_pretrained(tmp_path)
+    options = {"caption": {"tokenizer": bert_like()}}
+    MultimodalProcessor.from_model(model.config, options=options).save_pretrained(tmp_path)
+    classify = pipeline(TASK, model=str(tmp_path), device=-1)
+    samples = [{"text": "a cat", "image": sample(0)["vision"]}, {"caption": "a red dog sits"}, {"text": ""}]
+    batched = classify(samples, batch_size=3)
+    for given, result in zip(samples, batched, strict=True):
+        assert [entry["score"] for entry in result] == pytest.approx([e["score"] for e in classify(given)], abs=1e-5)
+    assert classify({"text": "http://127.0.0.1:9/cat.png"})  # an address that is a text is not fetched
+    with pytest.raises(ValueError, match="sample 2: modality 'caption': .*7"):
+        classify([*samples[:2], {"caption": 7}], batch_size=3)
+
+
+def test_a_single_modality_has_no_contributions(tmp_path):
+    model = MultimodalForClassification.from_backbones({"vision": vit_config()}, id2label={0: "no", 1: "yes"})
+    only = pipeline(TASK, model=model, processor=MultimodalProcessor.from_model(model.config), device=-1)
+    assert len(only({"image": sample(0)["vision"]})) == 2
+    with pytest.raises(ValueError, match="this model has only one"):
+        only({"image": sample(0)["vision"]}, return_contributions=True)
+
+
+def test_example_of_the_readme(folder, tmp_path, monkeypatch, capsys):
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    code = next(block for block in re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL) if "pipeline(" in block)
+    (tmp_path / "clip.wav").write_bytes(wav())
+    sample(0)["vision"].save(tmp_path / "face.jpg")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code.replace("me/my-model", str(folder)), "README.md", "exec"), {})
+    assert "'contributions': {'audio':" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
 def test_errors_name_sample_and_modality(classify, batch_size):
     for wrong, reason in [
         ({**sample(1), "vision": "nowhere.png"}, "sample 1: modality 'vision': nowhere.png: no such file"),
@@ -190,6 +252,7 @@ def test_errors_name_sample_and_modality(classify, batch_size):
         ({**sample(1), "image": 1}, "sample 1 gives the modality 'vision' twice, also as 'image'"),
         ({"audio": None}, "sample 1 has none of the modalities audio, vision"),
         ("clip.wav", "sample 1 is a str: give a mapping"),
+        ({**sample(1), "audio": b"none"}, "sample 1: modality 'audio': bytes in memory: not a readable sound"),
     ]:
         with pytest.raises(ValueError, match=reason):
             classify([sample(0), wrong, sample(2)], batch_size=batch_size)
