@@ -1,7 +1,10 @@
 """`pipeline("multimodal-classification", model=...)`: what goes in, what comes out, and what is refused."""
 
 import io
+import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -43,6 +46,31 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def classify(folder):
     return pipeline(TASK, model=str(folder), device=-1)
+
+
+@pytest.fixture(scope="module")
+def with_code(folder, tmp_path_factory) -> Path:
+    """The model beside the code that loads it and its pipeline, as a repository of the Hub holds it."""
+    target = tmp_path_factory.mktemp("repository") / "model"
+    shutil.copytree(folder, target)
+    for path in Path(processing_downloads.__file__).parent.glob("*_*.py"):
+        if path.name != "__init__.py":
+            shutil.copy(path, target)
+    auto_map = {
+        "AutoConfig": "configuration_multimodal.MultimodalConfig",
+        "AutoModelForSequenceClassification": "modeling_multimodal.MultimodalForClassification",
+        "AutoProcessor": "processing_multimodal.MultimodalProcessor",
+    }
+    implementation = "pipeline_multimodal.MultimodalClassificationPipeline"
+    pipelines = {TASK: {"impl": implementation, "pt": ["AutoModelForSequenceClassification"]}}
+    additions = {
+        "config.json": {"auto_map": auto_map, "custom_pipelines": pipelines},
+        "processor_config.json": {"auto_map": {"AutoProcessor": auto_map["AutoProcessor"]}},
+    }
+    for name, values in additions.items():
+        content = json.loads((target / name).read_text())
+        (target / name).write_text(json.dumps({**content, **values}))
+    return target
 
 
 def wav(seconds: float = 0.2) -> bytes:
@@ -104,6 +132,25 @@ def test_plain_import_of_the_package_is_enough(folder, imports):
     code = f"{imports}; print(type(pipeline({TASK!r}, model={str(folder)!r})).__name__)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stdout.strip() == "MultimodalClassificationPipeline", done.stderr
+
+
+def test_without_the_package_the_code_of_a_repository_gives_the_same(classify, with_code, tmp_path):
+    (tmp_path / "clip.wav").write_bytes(wav())
+    code = (
+        "import sys; sys.modules['hf_relearn'] = None\n"  # any import of it fails
+        "from transformers import pipeline\n"
+        f"classify = pipeline({TASK!r}, model={str(with_code)!r}, trust_remote_code=True, device=-1)\n"
+        f"print(classify({{'audio': {str(tmp_path / 'clip.wav')!r}}}, return_contributions=True))"
+    )
+    environment = {**os.environ, "HF_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=environment)
+    expected = classify({"audio": str(tmp_path / "clip.wav")}, return_contributions=True)
+    assert done.stdout.strip() == str(expected), done.stderr
+
+
+def test_with_the_package_no_code_of_a_repository_is_asked_for(classify, with_code):
+    there = pipeline(TASK, model=str(with_code), device=-1)
+    assert type(there) is type(classify) and there(sample(0)) == classify(sample(0))
 
 
 def test_scores_are_those_of_model_and_processor(classify, folder):
