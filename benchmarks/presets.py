@@ -23,38 +23,43 @@ ARMS = {
     "uni-modal heads alone": ["--relearn_strategy", "no"],
     "`balanced`": [],
 }
-METRICS = ("test_accuracy", "test_unimodal_audio_accuracy", "test_unimodal_vision_accuracy")
 
 
-def run_arm(name: str, seed: int, folder: Path, flags: list[str]) -> dict[str, float]:
+def run_arm(name: str, changes: list[str], seed: int, folder: Path, flags: list[str]) -> dict[str, float]:
     output = folder / f"{name.replace('`', '').replace(' ', '_')}-seed{seed}"
     results = output / "all_results.json"
     if not results.is_file():
         output.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, str(RECIPE), *flags, *ARMS[name], "--seed", str(seed), "--output_dir", str(output)]
+        command = [sys.executable, str(RECIPE), *flags, *changes, "--seed", str(seed), "--output_dir", str(output)]
         with open(output / "log.txt", "w") as log:
             subprocess.run([*command, "--disable_tqdm", "true"], check=True, stdout=log, stderr=log)
     return json.loads(results.read_text())
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(
+    arms: dict[str, list[str]] = ARMS, description: str | None = __doc__, folder: str = "outputs/presets"
+) -> None:
+    """Run every arm for every seed and print the table; differences are to the first arm."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds (default: 0 1 2)")
-    parser.add_argument("--folder", default="outputs/presets", help="where the runs go")
+    parser.add_argument("--folder", default=folder, help=f"where the runs go (default: {folder})")
     arguments, flags = parser.parse_known_args()
-    runs: dict[str, list[dict[str, float]]] = {name: [] for name in ARMS}
+    runs: dict[str, list[dict[str, float]]] = {name: [] for name in arms}
     for seed in arguments.seeds:
-        for name in ARMS:
-            runs[name].append(run_arm(name, seed, Path(arguments.folder), flags))
+        for name, changes in arms.items():
+            runs[name].append(run_arm(name, changes, seed, Path(arguments.folder), flags))
             print(f"seed {seed}, {name}: {runs[name][-1]['test_accuracy']:.4f}", file=sys.stderr, flush=True)
-    print("| arm | test accuracy | audio alone | image alone | difference to joint, points |")
-    print("| --- | --- | --- | --- | --- |")
+    first = next(iter(arms))
+    alone = [key for key in runs[first][0] if key.startswith("test_unimodal_") and key.endswith("_accuracy")]
+    names = [key.removeprefix("test_unimodal_").removesuffix("_accuracy") for key in alone]
+    print(f"| arm | test accuracy | {' | '.join(f'{name} by itself' for name in names)} | difference to the first |")
+    print("| --- " * (len(names) + 3) + "|")
     for name, results in runs.items():
         cells = []
-        for metric in METRICS:
-            values = [100 * result[metric] for result in results]
-            cells.append(f"{statistics.mean(values):.1f} ± {_deviation(values):.1f}")
-        pairs = zip(results, runs["joint"], strict=True)
+        for metric in ("test_accuracy", *alone):
+            values = [100 * result[metric] for result in results if metric in result]
+            cells.append(f"{statistics.mean(values):.1f} ± {_deviation(values):.1f}" if values else "")
+        pairs = zip(results, runs[first], strict=True)
         differences = [100 * (result["test_accuracy"] - joint["test_accuracy"]) for result, joint in pairs]
         cells.append(", ".join(f"{difference:+.1f}" for difference in differences))
         print(f"| {name} | {' | '.join(cells)} |")

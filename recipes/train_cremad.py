@@ -25,8 +25,11 @@ from hf_relearn.data import SAMPLE_NOTICE, build_sample_corpus, prepare_cremad, 
 from hf_relearn.experiments import (
     PRESETS,
     Experiment,
+    InputArguments,
+    Modality,
     ModelArguments,
     RunArguments,
+    find_backbone,
     parse_recipe_arguments,
     run_or_compare,
     show_progress,
@@ -59,6 +62,24 @@ class DataArguments:
         default=0.01, metadata={"help": "Share of unreadable clips above which the run stops."}
     )
     sample_dir: str = field(default="outputs/cremad_sample", metadata={"help": "Folder of the stand-in."})
+
+
+@dataclass
+class BackboneArguments:
+    """One audio and one image backbone."""
+
+    _argument_group_name: ClassVar[str] = "backbones"
+
+    audio_model_name_or_path: str = field(
+        default="backbones/resnet-18-spectrogram",
+        metadata={
+            "help": "Audio backbone: a Hub id, a local folder, or a folder with a configuration only (random "
+            "weights). An image backbone sees a log spectrogram. Folders are looked for beside the recipe, too."
+        },
+    )
+    vision_model_name_or_path: str = field(
+        default="backbones/resnet-18", metadata={"help": "Image backbone, given in the same ways."}
+    )
 
 
 # The settings of the paper's code; it has neither warm-up nor clipping.
@@ -109,8 +130,8 @@ def defaults(chosen: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
-    types = (DataArguments, RunArguments, ModelArguments, RelearnTrainingArguments)
-    data, run, model, args = parse_recipe_arguments(types, defaults, description=__doc__ or "")
+    types = (DataArguments, RunArguments, BackboneArguments, ModelArguments, InputArguments, RelearnTrainingArguments)
+    data, run, backbones, model, inputs, args = parse_recipe_arguments(types, defaults, description=__doc__ or "")
     show_progress(args)
 
     notes: tuple[str, ...] = ()
@@ -137,15 +158,20 @@ def main() -> None:
         test_fraction=data.test_fraction,
     )
 
+    recipes = Path(__file__).parent
+    modalities = {
+        "audio": Modality("audio", "audio", find_backbone(backbones.audio_model_name_or_path, recipes)),
+        "vision": Modality("vision", "frames", find_backbone(backbones.vision_model_name_or_path, recipes)),
+    }
     experiment = Experiment(
         title="CREMA-D: a synthetic stand-in" if notes else "CREMA-D",
-        backbones=model.backbones(Path(__file__).parent),
-        columns={"audio": "audio", "vision": "frames"},
+        modalities=modalities,
         label_column="label",
         train=splits["train"],
         evaluation=splits["validation"],
         test=splits["test"],
         model=model,
+        inputs=inputs,
         notes=notes,
     )
     run_or_compare(experiment, run, args)

@@ -1,10 +1,18 @@
-r"""Train a fusion model on any data set with an audio, an image and a label column, from the Hub or from disk.
+r"""Train a fusion model on any data set, with any mix of modalities, from the Hub or from disk.
 
-    accelerate launch recipes/train_multimodal.py --dataset_name me/my-audio-image-set \
-        --audio_column audio --image_column image --label_column label \
-        --audio_model_name_or_path facebook/wav2vec2-base --vision_model_name_or_path google/vit-base-patch16-224-in21k
+Sounds and pictures, with small residual networks from scratch:
 
-Without models it trains small residual networks from scratch.
+    accelerate launch recipes/train_multimodal.py --dataset_name me/my-clips
+
+Three modalities with names and columns of your own, two pretrained backbones, and a new encoder for given features:
+
+    accelerate launch recipes/train_multimodal.py --dataset_name me/my-talks --fusion bottleneck \
+        --modalities speech:audio words:text pose:features \
+        --columns speech=wav words=transcript pose=keypoints --label_column sentiment \
+        --models speech=facebook/wav2vec2-base words=google-bert/bert-base-uncased
+
+Several number columns are one vector of features: `--columns sensors=x,y,z`. A sample may lack a modality: leave the
+value empty.
 """
 
 import argparse
@@ -13,46 +21,73 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from hf_relearn import RelearnTrainingArguments
-from hf_relearn.data.tables import load_table
 from hf_relearn.experiments import (
     PRESETS,
     Experiment,
+    InputArguments,
+    Modality,
     ModelArguments,
     RunArguments,
+    TableArguments,
+    find_backbone,
     parse_recipe_arguments,
+    read_pairs,
     run_or_compare,
     show_progress,
 )
+from hf_relearn.models.configuration_multimodal import KINDS
 
 
 @dataclass
-class DataArguments:
-    """The data set and its columns."""
+class ModalityArguments:
+    """Which modalities there are, where their data stand, and what encodes them."""
 
-    _argument_group_name: ClassVar[str] = "data"
+    _argument_group_name: ClassVar[str] = "modalities"
 
-    dataset_name: str = field(metadata={"help": "Hub id or local folder of the data set."})
-    dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of the data set."})
-    train_split: str = field(default="train", metadata={"help": "Name of the training split."})
-    validation_split: str = field(
-        default="validation",
-        metadata={"help": "Name of the validation split; if there is none, it is drawn from the training split."},
+    modalities: list[str] = field(
+        default_factory=lambda: ["audio", "vision"],
+        metadata={
+            "help": "Names of the modalities in the order of fusion, with their kind as 'rgb:vision flow:vision' "
+            "where the name is not itself one of audio, vision, video, text, features."
+        },
     )
-    test_split: str = field(default="test", metadata={"help": "Name of the test split, if there is one."})
-    validation_fraction: float = field(
-        default=0.1, metadata={"help": "Share of the training split that is drawn as validation split."}
+    columns: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Their columns as NAME=COLUMN; for features also NAME=COLUMN,COLUMN,... of numbers. Unset, a "
+            "column named as the modality (of kind vision: 'image')."
+        },
     )
-    max_train_samples: int | None = field(
-        default=None, metadata={"help": "Train on a stratified part of so many samples only."}
+    models: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Their backbones as NAME=HUB_ID or NAME=FOLDER; a folder with a configuration only gives random "
+            "weights, and is looked for beside the recipe, too. Unset, a small network from scratch."
+        },
     )
-    audio_column: str = field(default="audio", metadata={"help": "Column with sounds."})
-    image_column: str = field(default="image", metadata={"help": "Column with images, or lists of images."})
-    label_column: str = field(default="label", metadata={"help": "Column with classes: names or integers."})
+
+    def parse(self, recipe_folder: Path) -> dict[str, Modality]:
+        """The modalities by name; raises `ValueError` for what does not fit together."""
+        kinds = {name: kind or name for name, _, kind in (entry.partition(":") for entry in self.modalities)}
+        for name, kind in kinds.items():
+            if kind not in KINDS:
+                raise ValueError(f"--modalities: {name!r} needs a kind, as '{name}:vision'; one of {', '.join(KINDS)}")
+        columns, models = read_pairs("columns", self.columns, kinds), read_pairs("models", self.models, kinds)
+        output = {}
+        for name, kind in kinds.items():
+            column = columns.get(name, "image" if name == "vision" else name)
+            several = column.split(",") if kind == "features" and "," in column else None
+            model = models.get(name, SMALL_BACKBONES.get(kind))
+            output[name] = Modality(kind, several or column, model and find_backbone(model, recipe_folder))
+        return output
 
 
+SMALL_BACKBONES = {
+    "audio": "backbones/resnet-tiny-spectrogram",
+    "vision": "backbones/resnet-tiny",
+    "text": "backbones/bert-tiny",
+}
 MULTIMODAL: dict[str, Any] = {
-    "audio_model_name_or_path": "backbones/resnet-tiny-spectrogram",
-    "vision_model_name_or_path": "backbones/resnet-tiny",
     "num_train_epochs": 16,
     "per_device_train_batch_size": 64,
     "per_device_eval_batch_size": 64,
@@ -79,29 +114,21 @@ def defaults(chosen: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
-    types = (DataArguments, RunArguments, ModelArguments, RelearnTrainingArguments)
-    data, run, model, args = parse_recipe_arguments(types, defaults, description=__doc__ or "")
+    types = (TableArguments, ModalityArguments, RunArguments, ModelArguments, InputArguments, RelearnTrainingArguments)
+    table, mix, run, model, inputs, args = parse_recipe_arguments(types, defaults, description=__doc__ or "")
     show_progress(args)
+    modalities = mix.parse(Path(__file__).parent)
     with args.main_process_first(desc="loading the data set"):
-        splits = load_table(
-            data.dataset_name,
-            data.dataset_config_name,
-            columns={"audio": data.audio_column, "image": data.image_column},
-            label_column=data.label_column,
-            splits={"train": data.train_split, "validation": data.validation_split, "test": data.test_split},
-            validation_fraction=data.validation_fraction,
-            max_train_samples=data.max_train_samples,
-            seed=args.seed,
-        )
+        splits = table.load(modalities, args.seed)
     experiment = Experiment(
-        title=f"Audio and image: {Path(data.dataset_name).name}",
-        backbones=model.backbones(Path(__file__).parent),
-        columns={"audio": data.audio_column, "vision": data.image_column},
-        label_column=data.label_column,
+        title=f"{', '.join(modalities)}: {table.title}",
+        modalities=modalities,
+        label_column=table.label_column,
         train=splits["train"],
         evaluation=splits["validation"],
         test=splits.get("test"),
         model=model,
+        inputs=inputs,
     )
     run_or_compare(experiment, run, args)
 

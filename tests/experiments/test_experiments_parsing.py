@@ -8,7 +8,14 @@ from typing import ClassVar
 import pytest
 
 from hf_relearn import RelearnTrainingArguments
-from hf_relearn.experiments import PRESETS, ModelArguments, RunArguments, parse_recipe_arguments
+from hf_relearn.experiments import (
+    PRESETS,
+    InputArguments,
+    ModelArguments,
+    RunArguments,
+    find_backbone,
+    parse_recipe_arguments,
+)
 
 
 @dataclass
@@ -17,7 +24,7 @@ class DataArguments:
     data_dir: str | None = field(default=None, metadata={"help": "Where the data are."})
 
 
-TYPES = (DataArguments, RunArguments, ModelArguments, RelearnTrainingArguments)
+TYPES = (DataArguments, RunArguments, ModelArguments, InputArguments, RelearnTrainingArguments)
 
 
 def parse(*argv):
@@ -28,21 +35,21 @@ def parse(*argv):
 
 
 def test_default_preset_is_balanced():
-    _, run, model, args = parse()
+    _, run, model, _, args = parse()
     assert (run.preset, model.unimodal_loss_weight, args.relearn_alpha) == ("balanced", 1.0, "0.9")
     assert (args.diagnosis_source, args.learning_rate, args.num_train_epochs) == ("eval", 0.5, 7)
 
 
 def test_preset_from_yaml_chooses_the_defaults(tmp_path):
     (tmp_path / "run.yaml").write_text("preset: paper\nlearning_rate: 1e-4\nrelearn_modalities: [audio]\n")
-    _, run, model, args = parse("--config", str(tmp_path / "run.yaml"))
+    _, run, model, _, args = parse("--config", str(tmp_path / "run.yaml"))
     assert (run.preset, model.unimodal_loss_weight, args.relearn_alpha) == ("paper", 0.0, None)
     assert (args.learning_rate, args.relearn_modalities, args.diagnosis_sampling) == (1e-4, ["audio"], "all")
 
 
 def test_flags_win_over_yaml_which_wins_over_presets(tmp_path):
     (tmp_path / "run.yaml").write_text("relearn_alpha: 0.3\nlearning_rate: 0.1\n")
-    _, _, _, args = parse("--config", str(tmp_path / "run.yaml"), "--learning_rate", "0.2")
+    *_, args = parse("--config", str(tmp_path / "run.yaml"), "--learning_rate", "0.2")
     assert (str(args.relearn_alpha), args.learning_rate) == ("0.3", 0.2)
 
 
@@ -94,12 +101,12 @@ def test_help_shows_groups_and_the_defaults_that_hold(capsys):
 def test_shipped_yaml_fits_its_recipe(tmp_path):
     recipes = Path(__file__).parents[2] / "recipes"
     recipe = runpy.run_path(str(recipes / "train_cremad.py"))
-    types = (recipe["DataArguments"], RunArguments, ModelArguments, RelearnTrainingArguments)
+    types = (recipe["DataArguments"], RunArguments, recipe["BackboneArguments"], RelearnTrainingArguments)
     argv = ["--config", str(recipes / "configs" / "cremad_paper.yaml"), "--use_cpu", "--output_dir", str(tmp_path)]
-    data, run, model, args = parse_recipe_arguments(types, recipe["defaults"], "", argv)
+    data, run, backbones, args = parse_recipe_arguments(types, recipe["defaults"], "", argv)
     assert (run.preset, data.validation_file, args.diagnosis_source) == ("paper", "val.csv", "eval")
     # What the paper's code sets for CREMA-D.
     assert (args.learning_rate, args.optim, args.optim_args, args.weight_decay) == (2e-3, "sgd", "momentum=0.9", 1e-4)
     assert (args.per_device_train_batch_size, args.num_train_epochs, args.relearn_interval) == (64, 90, 20)
-    folders = model.backbones(recipes)
-    assert Path(folders["audio"]) == recipes / "backbones" / "resnet-18-spectrogram"
+    folder = find_backbone(backbones.audio_model_name_or_path, recipes)
+    assert Path(folder) == recipes / "backbones" / "resnet-18-spectrogram"

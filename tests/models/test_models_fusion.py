@@ -123,7 +123,7 @@ def test_with_default_options_new_weights_tell_samples_apart(fusion):
     values = {f"b_{name.removeprefix('gaze_')}": value for name, value in inputs().items() if "gaze" in name}
     fused = model.multimodal(a_pixel_values=inputs()["vision_pixel_values"], **values).fused
 
-    assert fused.std(dim=0).mean() > 1e-3
+    assert fused.std(dim=0).mean() > 0.02
 
 
 @torch.no_grad()

@@ -133,7 +133,7 @@ def test_learnt_placeholders_learn_and_lie_outside_the_encoders():
     assert model.multimodal.placeholders["audio"].token.grad.any()
 
 
-def test_new_placeholders_are_zeros_so_both_kinds_begin_alike():
+def test_new_placeholders_are_zeros_so_both_kinds_begin_alike(tmp_path):
     backbones = {"a": vit_config(), "b": vit_config()}
     for dtype in (torch.float32, torch.bfloat16):
         model = MultimodalForClassification.from_backbones(
@@ -146,6 +146,11 @@ def test_new_placeholders_are_zeros_so_both_kinds_begin_alike():
         assert {value.dtype for value in values} == {dtype}
     zero = MultimodalForClassification.from_backbones(backbones)
     assert not list(zero.multimodal.placeholders.parameters())
+    zero.save_pretrained(tmp_path)
+    changes = {"missing_placeholder": "learnt", "fusion": "low_rank", "ignore_mismatched_sizes": True}
+    later = MultimodalForClassification.from_pretrained(tmp_path, **changes)
+    assert not any(value.any() for value in later.multimodal.placeholders.parameters())
+    assert (later.multimodal.fusion.rank_weights == 1 / 4).all() and later.config.fusion_kwargs["rank"] == 4
 
 
 def batch_norm_model() -> tuple[MultimodalForClassification, dict]:

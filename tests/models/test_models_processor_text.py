@@ -50,7 +50,7 @@ def from_model(backbone, tokenizer, **options) -> TextInput:
         (BERT, ["input_ids", "token_type_ids", "attention_mask"]),
         (DistilBertConfig(vocab_size=VOCAB), ["input_ids", "attention_mask"]),
         (T5Config(vocab_size=VOCAB), ["input_ids", "attention_mask"]),
-        (FNetConfig(vocab_size=VOCAB), ["input_ids", "token_type_ids"]),
+        (FNetConfig(vocab_size=VOCAB), ["input_ids", "token_type_ids", "attention_mask"]),  # the mask is for pooling
     ],
     ids=["bert", "distilbert", "t5", "fnet"],
 )

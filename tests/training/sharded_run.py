@@ -18,8 +18,10 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.distributed.tensor import DTensor, Shard
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import TrainerCallback
 
 from hf_relearn.method import InitialWeights, interpolate_buffers_, soft_reinit_, soft_reinit_with_distance_
+from hf_relearn.method.sharding import local_part
 from hf_relearn.training import read_history
 
 ALPHA = 0.6043677771176636
@@ -151,19 +153,29 @@ def refuse_first_version(folder: Path) -> dict:
     return {"first_version": messages, "first_version_files": [path.name for path in folder.glob("*")]}
 
 
-def train(folder: Path, sharded: bool) -> tuple[dict, dict]:
-    """A Trainer's run with points, its model sharded or replicated."""
-    model = tiny_model(unimodal_loss_weight=1.0)
+def sharded_model(sharded: bool, **kwargs):
+    model = tiny_model(**kwargs)
     if sharded:
         fully_shard(model.encoders["audio"])
         fully_shard(model)
-    settings = {"max_grad_norm": 0.0, "optim": "sgd", "learning_rate": 0.05}
-    # 3 batches of one part and 1 of the other: a process has to make a forward pass more than it needs.
-    settings |= {"diagnosis_sampling": "all", "per_device_eval_batch_size": 9}
+    return model
+
+
+def trainer_of(folder: Path, model, sharded: bool, settings: dict):
     trainer = make_trainer(folder, model, TensorRows(), **settings)
     if sharded:
         # On a CPU accelerate knows replication only.
         trainer.accelerator.prepare_model = lambda model, **kwargs: model
+    return trainer
+
+
+def train(folder: Path, sharded: bool) -> tuple[dict, dict]:
+    """A Trainer's run with points, its model sharded or replicated."""
+    model = sharded_model(sharded, unimodal_loss_weight=1.0)
+    settings = {"max_grad_norm": 0.0, "optim": "sgd", "learning_rate": 0.05}
+    # 3 batches of one part and 1 of the other: a process has to make a forward pass more than it needs.
+    settings |= {"diagnosis_sampling": "all", "per_device_eval_batch_size": 9}
+    trainer = trainer_of(folder, model, sharded, settings)
     trainer.add_callback(PerturbedShards() if sharded else Perturbed())
     trainer.train()
     metrics = trainer.evaluate(TensorRows(19, seed=3))
@@ -171,6 +183,45 @@ def train(folder: Path, sharded: bool) -> tuple[dict, dict]:
     values = {"records": read_history(folder), "losses": losses, "accuracy": metrics["eval_accuracy"]}
     values["initial_weights"] = [path.name for path in InitialWeights.find(folder)]
     return {f"trained.{name}": value for name, value in whole(trainer.model).items()}, values
+
+
+class States(TrainerCallback):
+    """Notes of which parameters the optimizer has a state before and after a point, its steps and local sizes."""
+
+    def __init__(self):
+        self.seen = {}
+
+    def note(self, when, model, optimizer):
+        names = {parameter: name for name, parameter in model.named_parameters()}
+        state = optimizer.optimizer.state
+        self.seen[when] = {
+            names[parameter]: (int(entry["step"]), local_part(entry["exp_avg"]).numel())
+            for parameter, entry in state.items()
+        }
+
+    def on_epoch_end(self, args, state, control, model, optimizer, **kwargs):
+        if "before" not in self.seen:
+            self.note("before", model, optimizer)
+
+    def on_step_begin(self, args, state, control, model, optimizer, **kwargs):
+        if state.global_step == 3:
+            self.note("after", model, optimizer)
+
+    def on_step_end(self, args, state, control, model, optimizer, **kwargs):
+        if state.global_step == 4:
+            self.note("following", model, optimizer)
+
+
+def reset(folder: Path, sharded: bool) -> dict:
+    """A run in which a point resets the optimizer's state of one encoder."""
+    model = sharded_model(sharded)
+    settings = {"max_grad_norm": 0.0, "optim": "adamw_torch", "num_train_epochs": 2, "diagnosis_fraction": 0}
+    settings |= {"relearn_alpha": "audio=0,vision=0.5", "relearn_optimizer_state": "reset"}
+    trainer = trainer_of(folder, model, sharded, settings)
+    states = States()
+    trainer.add_callback(states)
+    trainer.train()
+    return {"reset": states.seen}
 
 
 class PerturbedShards(Perturbed):
@@ -190,6 +241,7 @@ def main() -> None:
     warnings.simplefilter("ignore")  # so few samples look purer by chance
     folder, kind = Path(sys.argv[1]), sys.argv[2]
     tensors, values = train(folder / "training", kind == "sharded")  # which starts the process group
+    values |= reset(folder / "reset", kind == "sharded")
     if kind == "sharded":
         for more_tensors, more_values in (reinitialise(folder / "moved"), ({}, refuse_first_version(folder / "v1"))):
             tensors, values = tensors | more_tensors, values | more_values

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import accuracy_score
-from test_training_stock_trainer import Pairs, TwoTowers
+from test_training_stock_trainer import Pairs, TwoTowers, arguments
 from tiny import TensorRows, assert_same, make_trainer, tiny_model, weights_of, without_times
 from torch.utils.data import Dataset
 from transformers import Trainer, default_data_collator
@@ -12,6 +12,7 @@ from transformers import Trainer, default_data_collator
 from hf_relearn import RelearnCallback
 from hf_relearn.method import diagnose, linear_probe_accuracy
 from hf_relearn.training import read_history
+from hf_relearn.training.unimodal import FeatureWindow, probe_accuracies
 
 # So few samples look purer or less pure by chance, and the diagnosis says so.
 pytestmark = pytest.mark.filterwarnings("ignore:chance alone explains")
@@ -182,6 +183,16 @@ def test_probes_pass_over_samples_that_lack_the_modality(tmp_path):
     assert_same(weights_of(resumed.model), weights_of(trainer.model))
 
 
+def test_a_probe_is_fitted_and_scored_on_samples_that_have_the_modality():
+    labels, having = np.arange(12) % 3, np.arange(12) < 9
+    features = np.eye(3)[np.where(having, labels, (labels + 1) % 3)]  # those of the others mislead
+    window = FeatureWindow()
+    window.add({"a": torch.tensor(features)}, torch.tensor(labels), {"a": torch.tensor(having)})
+    assert probe_accuracies(window.tensors(), {"a": features}, labels, {"a": having}) == {"a": 1.0}
+    assert probe_accuracies(window.tensors(), {"a": features}, labels)["a"] == pytest.approx(9 / 12)
+    assert probe_accuracies(window.tensors(), {"a": features}, labels, {"a": having & False}) == {}
+
+
 class GappyPairs(Dataset):
     def __init__(self, size: int, seed: int):
         self.rows = Pairs(size, seed)
@@ -200,8 +211,6 @@ class ForgivingTowers(TwoTowers):
 
 
 def test_a_feature_function_of_ones_own_may_say_which_samples_have_a_modality(tmp_path):
-    from test_training_stock_trainer import arguments
-
     relearn = RelearnCallback(
         encoders=lambda model: {"sound": model.ear, "image": model.eye},
         feature_function=lambda model, batch: {

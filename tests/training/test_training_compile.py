@@ -84,10 +84,10 @@ def test_a_compiled_run_resumes_and_is_saved(tmp_path):
 def test_activation_checkpointing_changes_no_loss(tmp_path):
     runs = {}
     for checkpointing in (False, True):
-        trainer = trainer_of(tmp_path / str(checkpointing), gradient_checkpointing=checkpointing)
+        trainer = trainer_of(tmp_path / str(checkpointing), activation_checkpointing=checkpointing)
         calls = []
         layer = trainer.model.encoders["audio"].backbone.layers[0].mlp
-        layer.register_forward_hook(lambda *_, calls=calls: calls.append(1))
+        layer.register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
         trainer.train()
         runs[checkpointing] = without_times(trainer.state.log_history), weights_of(trainer.model), len(calls)
     assert_same(runs[True][:2], runs[False][:2])

@@ -63,7 +63,7 @@ def test_a_point_is_the_same_for_the_same_weights(results):
 
 def test_evaluation_counts_every_sample_once(results):
     accuracies = [values["accuracies"] for _, values in results]
-    assert "eval_unimodal_vision_accuracy" in accuracies[0]
+    assert {"eval_unimodal_vision_accuracy", "eval_only_audio_accuracy"} <= set(accuracies[0])
     assert accuracies[0] == pytest.approx(accuracies[1])
     assert accuracies[1] == accuracies[2]
 

@@ -188,6 +188,29 @@ def test_a_smaller_batch_starts_over_as_the_run_that_began_with_it(tmp_path, at_
     assert not list(tmp_path.glob("*/_restart-*"))
 
 
+class OutOfMemoryInStep(OutOfMemory):
+    """Fails in the optimizer's step, before which clipping in half precision has unscaled the gradients."""
+
+    def on_pre_optimizer_step(self, args, state, control, optimizer, **kwargs):
+        if state.global_step == self.at_step and state.train_batch_size > self.fitting:
+            optimizer.scaler.unscale_(optimizer.optimizer)
+            raise RuntimeError("CUDA out of memory.")
+
+
+@pytest.mark.parametrize(("failing", "at_step"), [(OutOfMemory, 5), (OutOfMemoryInStep, 0)])
+def test_a_gradient_scaler_starts_over_too(tmp_path, failing, at_step):
+    outcomes = []
+    for size in (9, 10):
+        trainer = batches_that_fit(tmp_path / str(size), 99, size, max_grad_norm=0.0)
+        trainer.add_callback(failing(at_step, 9))
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10, growth_interval=4)
+        trainer.accelerator.scaler = scaler  # on a CPU accelerate makes none
+        trainer.train()
+        outcomes.append((scaler.state_dict(), outcome(trainer, tmp_path / str(size))))
+    assert outcomes[0][0]["scale"] == 2.0**12 and outcomes[0][0]["_growth_tracker"] == 1
+    assert_same(outcomes[1], outcomes[0])
+
+
 def test_a_resumed_run_starts_over_from_its_checkpoint(tmp_path):
     make_trainer(tmp_path, num_train_epochs=4, save_strategy="epoch", per_device_train_batch_size=10).train()
     started = []

@@ -136,6 +136,39 @@ def test_partitions_of_deepspeed_are_refused_by_the_functions(tmp_path):
     assert not (tmp_path / "other").exists()
 
 
+def test_a_reset_drops_the_state_of_moved_shards_only(sharded, replicated):
+    for values in (*sharded[1], *replicated[1]):
+        before, after, following = (values["reset"][when] for when in ("before", "after", "following"))
+        moved = {name for name in before if ".encoders.vision." in name}
+        assert len(moved) > 10 and set(before) - set(after) == moved and set(following) == set(before)
+        assert {name: before[name] for name in after} == after
+        assert {name in moved: step for name, (step, _) in following.items()} == {True: 1, False: 4}
+    elements = [
+        sum(size for _, size in values["reset"]["before"].values()) for values in (*sharded[1], *replicated[1])
+    ]
+    assert elements[0] + elements[1] == elements[2] == elements[3]
+
+
+class FlatCopies(torch.optim.SGD):
+    """Stands for the optimizer of ZeRO stage 1 or 2, which trains one flat copy of all parameters."""
+
+    def __init__(self, parameters):
+        super().__init__([torch.cat([parameter.detach().flatten() for parameter in parameters])], lr=0.1)
+
+
+def test_an_optimizer_state_that_is_not_kept_by_parameter_is_refused_before_training(tmp_path):
+    model = tiny_model()
+    others = {"optimizers": (FlatCopies(model.parameters()), None)}
+    settings = {"relearn_alpha": "1", "diagnosis_fraction": 0}
+    trainer = make_trainer(tmp_path, model, trainer_kwargs=others, relearn_optimizer_state="reset", **settings)
+    with pytest.raises(
+        ValueError,
+        match="--relearn_optimizer_state is 'reset', but the optimizer FlatCopies .*'audio' enc.*use 'keep'",
+    ):
+        trainer.train()
+    assert trainer.state.global_step == 0 and not InitialWeights.find(tmp_path)
+
+
 class MasterWeights(torch.optim.SGD):
     """Stands for the optimizer of ZeRO stage 1 or 2: steps on copies, then writes them over the weights."""
 

@@ -33,9 +33,7 @@ def prepare_column(
     """
     if not isinstance(column, str):
         if kind != "features":
-            raise TableError(
-                f"{origin}: the columns {', '.join(column)} are for features only, but the kind is {kind}"
-            )
+            raise TableError(f"{origin}: only features are made of several columns ({', '.join(column)}), not {kind}")
         for each in column:
             if not _is_number(dataset.features[each]):
                 _refuse(dataset, each, kind, origin, "one number a row; turn categories into numbers first")
@@ -63,6 +61,8 @@ def _undecoded(dataset: Dataset, column: str, kind: str, origin: str, folder: Pa
     as_mapping = isinstance(item, dict) and {"bytes", "path"} & set(item)
     if not (encoded or as_mapping or isinstance(item, known)) or (is_list and kind == "audio"):
         _refuse(dataset, column, kind, origin, f"{known.__name__} values, paths, or bytes")
+    if _is_text(item) and item.dtype != "string":  # which `datasets` does not cast to media
+        dataset = dataset.cast_column(column, datasets.List(Value("string")) if is_list else Value("string"))
     if folder is not None and _is_text(item):
         dataset = _located(dataset, column, origin, folder)
     target = known(decode=False)

@@ -84,9 +84,7 @@ def _read_files(files: Mapping[str, list[Path]]) -> DatasetDict:
     suffix = suffixes.pop()
     if suffix not in _FORMATS:
         path = next(iter(files.values()))[0]
-        raise TableError(
-            f"{path} is no table that can be read: use one of {', '.join(_FORMATS)}, a folder or a Hub id"
-        )
+        raise TableError(f"{path} is no table: use one of {', '.join(_FORMATS)}, a folder or a Hub id")
     builder, options = _FORMATS[suffix]
     return datasets.load_dataset(
         builder, data_files={split: [str(path) for path in paths] for split, paths in files.items()}, **options

@@ -10,9 +10,9 @@ from typing import Any
 import datasets
 from transformers import set_seed
 
-from hf_relearn.experiments.arguments import ModelArguments
+from hf_relearn.experiments.modalities import Modality, columns_of
+from hf_relearn.experiments.model_arguments import InputArguments, ModelArguments, merge_options
 from hf_relearn.models import MultimodalConfig, MultimodalForClassification, MultimodalProcessor
-from hf_relearn.models.processing_multimodal import takes_spectrogram
 from hf_relearn.report import write_report
 from hf_relearn.training import (
     MultimodalCollator,
@@ -32,51 +32,57 @@ class Experiment:
 
     Args:
         title: heading of the report.
-        backbones: modality -> Hub id or folder.
-        columns: modality -> column.
-        label_column: column of a `ClassLabel`.
+        modalities: modality -> its column and backbone, in the order of fusion.
+        label_column: column of a `ClassLabel`, or of a list of them where a sample may have several classes.
         train, evaluation, test: the splits; evaluation and test may be None.
-        model: the model's flags.
+        model, inputs: the flags of the model and of its inputs.
         notes: what a reader of the report has to know.
     """
 
     title: str
-    backbones: Mapping[str, str]
-    columns: Mapping[str, str]
+    modalities: Mapping[str, Modality]
     label_column: str
     train: datasets.Dataset
     evaluation: datasets.Dataset | None
     test: datasets.Dataset | None
     model: ModelArguments
+    inputs: InputArguments
     notes: tuple[str, ...] = ()
 
     @property
+    def several_labels(self) -> bool:
+        """Whether a sample may have several classes."""
+        return not isinstance(self.train.features[self.label_column], datasets.ClassLabel)
+
+    @property
     def class_names(self) -> list[str]:
-        return self.train.features[self.label_column].names
+        feature = self.train.features[self.label_column]
+        return (feature.feature if self.several_labels else feature).names
+
+    def backbones(self) -> dict[str, Any]:
+        """Modality -> what `from_backbones` takes."""
+        return {name: modality.build_backbone(name, self.train) for name, modality in self.modalities.items()}
 
     def build_model(self) -> MultimodalForClassification:
         """A new model; the same for the same seed."""
+        kwargs = self.model.build_kwargs(list(self.modalities))
+        options = {name: modality.model_options(self.inputs) for name, modality in self.modalities.items()}
+        kwargs["modality_options"] = merge_options(options, kwargs["modality_options"])
+        if self.several_labels:
+            kwargs["problem_type"] = "multi_label_classification"
         return MultimodalForClassification.from_backbones(
-            self.backbones,
-            modality_options={"audio": {"kind": "audio"}, "vision": {"num_frames": self.model.num_frames}},
-            id2label=dict(enumerate(self.class_names)),
-            unimodal_loss_weight=self.model.unimodal_loss_weight,
-            classifier_dropout=self.model.classifier_dropout,
+            self.backbones(), id2label=dict(enumerate(self.class_names)), **kwargs
         )
 
     def build_processor(self, model: MultimodalForClassification) -> MultimodalProcessor:
         """The processor that goes with the model."""
-        audio: dict[str, Any] = {}
-        if takes_spectrogram(model.config.modalities["audio"]):
-            audio = {"seconds": self.model.audio_seconds, "sampling_rate": self.model.spectrogram_rate}
-            if self.model.spectrogram_size:
-                audio["size"] = self.model.spectrogram_size
-        else:
-            audio = {"max_seconds": self.model.audio_seconds}
-        vision = {"image_size": self.model.image_size} if self.model.image_size else {}
         config = model.config
         assert isinstance(config, MultimodalConfig)
-        return MultimodalProcessor.from_model(config, self.backbones, {"audio": audio, "vision": vision})
+        options = {
+            name: modality.processor_options(name, config.modalities[name], self.inputs, self.train)
+            for name, modality in self.modalities.items()
+        }
+        return MultimodalProcessor.from_model(config, self.backbones(), options)
 
 
 @dataclass(frozen=True)
@@ -124,7 +130,11 @@ def run_experiment(
         model,
         args,
         MultimodalCollator(
-            processor, experiment.columns, experiment.label_column, augmentation=experiment.model.augmentation()
+            processor,
+            columns_of(experiment.modalities),
+            experiment.label_column,
+            augmentation=experiment.inputs.augmentation(),
+            num_labels=len(experiment.class_names),
         ),
         train_dataset=experiment.train,
         eval_dataset=experiment.evaluation,
@@ -155,7 +165,7 @@ def run_experiment(
             records=result.diagnoses,
             log_history=trainer.state.log_history,
             results=results,
-            settings={**chosen_settings(experiment.model, args), **(extra_settings or {})},
+            settings={**chosen_settings(experiment, args), **(extra_settings or {})},
             features={
                 name: (dict(parts[part].features), parts[part].labels)
                 for name, part in (("train", "training"), ("held-out", "diagnosing"))
@@ -169,7 +179,7 @@ def run_experiment(
     return result
 
 
-def chosen_settings(model: ModelArguments, args: RelearnTrainingArguments) -> dict[str, Any]:
+def chosen_settings(experiment: Experiment, args: RelearnTrainingArguments) -> dict[str, Any]:
     """The settings that a reader of the report wants: the model's, the method's, and the main ones of training."""
     training = (
         "num_train_epochs",
@@ -188,7 +198,10 @@ def chosen_settings(model: ModelArguments, args: RelearnTrainingArguments) -> di
     )
     settings = {name: getattr(args, name) for name in training}
     settings.update({item.name: getattr(args, item.name) for item in fields(RelearnSettings)})
-    settings.update({item.name: getattr(model, item.name) for item in fields(model)})
+    for modality, plan in experiment.modalities.items():
+        settings[f"{modality}_model"] = plan.backbone
+    for flags in (experiment.model, experiment.inputs):
+        settings.update({item.name: getattr(flags, item.name) for item in fields(flags)})
     return {name: getattr(value, "value", value) for name, value in settings.items() if value is not None}
 
 
@@ -219,5 +232,9 @@ def _checkpoint(args: RelearnTrainingArguments) -> str | None:
 def _without_prefix(metrics: Mapping[str, float], prefix: str) -> dict[str, float]:
     """The quality measures among an evaluation's values, not its speed."""
     values = {name.removeprefix(f"{prefix}_"): value for name, value in metrics.items()}
-    wanted = ("accuracy", "f1_macro", "f1_weighted", "loss")
-    return {name: value for name, value in values.items() if name in wanted or name.startswith("unimodal_")}
+    wanted = ("accuracy", "f1_macro", "f1_weighted", "f1_micro", "loss")
+    return {
+        name: value
+        for name, value in values.items()
+        if name in wanted or name.startswith(("unimodal_", "only_", "without_"))
+    }

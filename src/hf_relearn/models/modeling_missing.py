@@ -16,8 +16,8 @@ def encode_present(encoder: ModalityEncoder, inputs: Mapping[str, Tensor], prese
     """Encode the rows that have a modality.
 
     Rows that lack it do not pass through the encoder, so that BatchNorm statistics hold real samples only. Where no
-    row has it, one blank row does, in evaluation mode, and what comes of it is never used: its gradients are zero, but
-    they exist, so that processes whose batches differ stay in step (DDP, FSDP).
+    row has it, one blank row does, which BatchNorm does not count, and what comes of it is never used: its gradients
+    are zero, but they exist, so that processes whose batches differ stay in step (DDP, FSDP).
 
     Args:
         encoder: of the modality.
@@ -132,11 +132,11 @@ def _encode_blank(encoder: ModalityEncoder, device: torch.device) -> ModalityOut
     # An image backbone sees sounds and videos as images.
     kind = encoder.kind if any(kind == encoder.kind for kind, _ in candidates) else candidates[0][0]
     shown = [inputs for probe_kind, inputs in candidates if probe_kind == kind]
-    with _in_eval_mode(encoder):
+    with _frozen_statistics(encoder):
         for number, inputs in enumerate(shown, 1):
             try:
                 return encoder(**{name: value.to(device) for name, value in inputs.items()})
-            except (RuntimeError, ValueError):  # as when it was built, the configuration does not tell all
+            except Exception:  # as when it was built, the configuration does not tell all
                 if number == len(shown):
                     raise
     raise ValueError(f"nothing is known that {type(backbone).__name__} encodes")
@@ -147,13 +147,16 @@ def _like(placeholder: Tensor | None, values: Tensor) -> Tensor:
 
 
 @contextmanager
-def _in_eval_mode(module: nn.Module) -> Iterator[None]:
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
+def _frozen_statistics(module: nn.Module) -> Iterator[None]:
+    """Let BatchNorm layers use their statistics and leave them alone; everything else trains as it does.
+
+    Parameters of the augmentation inside an encoder (the mask embedding of wav2vec2) get gradients then, too.
+    """
+    training = [part for part in module.modules() if hasattr(part, "running_mean") and part.training]
+    for part in training:
+        part.training = False
     try:
         yield
     finally:
-        # Through train(), from the root down: some towers cache what depends on their weights until then.
-        for part, training in modes:
-            if part.training != training:
-                part.train(training)
+        for part in training:
+            part.training = True

@@ -11,14 +11,18 @@ from transformers.models.auto.feature_extraction_auto import FEATURE_EXTRACTOR_M
 from .processing_preprocessors import family_of
 
 
-def audio_settings(backbone: PreTrainedConfig, model_class: Any) -> dict[str, Any]:
+def audio_settings(backbone: PreTrainedConfig, main_input: str) -> dict[str, Any]:
     """Settings of a feature extractor of transformers, with its class name under `feature_extractor_type`.
+
+    Args:
+        backbone: the backbone's configuration.
+        main_input: what its forward calls its input.
 
     Raises:
         ValueError: if no extractor belongs to the backbone's family, or none makes sounds that the configuration asks
             for.
     """
-    name = _extractor_of(backbone, getattr(model_class, "main_input_name", None))
+    name = _extractor_of(backbone, main_input)
     if name is None:
         raise ValueError(
             f"transformers has no feature extractor for {type(backbone).__name__}: give the settings of one "
@@ -28,7 +32,7 @@ def audio_settings(backbone: PreTrainedConfig, model_class: Any) -> dict[str, An
     return json.loads(getattr(transformers, name)(**arguments).to_json_string())
 
 
-def _extractor_of(backbone: PreTrainedConfig, main_input: str | None) -> str | None:
+def _extractor_of(backbone: PreTrainedConfig, main_input: str) -> str | None:
     """The class that AutoFeatureExtractor has for the backbone, or for the model that a tower belongs to."""
     if family_of(backbone) == "wav2vec2_bert" and main_input == "input_features":
         return "SeamlessM4TFeatureExtractor"
@@ -52,13 +56,8 @@ def _seamless(backbone: Any) -> dict[str, Any]:
 
 
 def _whisper(backbone: Any) -> dict[str, Any]:
-    frames = 2 * backbone.max_source_positions  # 100 a second, and the encoder takes no other number
-    if frames % 100:
-        raise ValueError(
-            f"max_source_positions is {backbone.max_source_positions}, but Whisper's extractor makes whole seconds, "
-            "which are 50 positions each"
-        )
-    return {"feature_size": backbone.num_mel_bins, "chunk_length": frames // 100}
+    seconds = backbone.max_source_positions / 50  # the encoder takes no other length
+    return {"feature_size": backbone.num_mel_bins, "chunk_length": int(seconds) if seconds.is_integer() else seconds}
 
 
 def _clap(backbone: Any) -> dict[str, Any]:
@@ -76,6 +75,10 @@ def _encodec(backbone: Any) -> dict[str, Any]:
     return {"sampling_rate": backbone.sampling_rate}
 
 
+def _dac(backbone: Any) -> dict[str, Any]:
+    return {"sampling_rate": backbone.sampling_rate, "hop_length": backbone.hop_length}
+
+
 def _speech_to_text(backbone: Any) -> dict[str, Any]:
     bins = backbone.input_feat_per_channel
     return {"num_mel_bins": bins, "feature_size": bins}
@@ -88,5 +91,6 @@ _ARGUMENTS = {
     "WhisperFeatureExtractor": _whisper,
     "ClapFeatureExtractor": _clap,
     "EncodecFeatureExtractor": _encodec,
+    "DacFeatureExtractor": _dac,
     "Speech2TextFeatureExtractor": _speech_to_text,
 }

@@ -3,14 +3,16 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from .configuration_multimodal import ModalityConfig
+from .modeling_backbones import backbone_skeleton
+from .modeling_parts import backbone_input_names
 from .processing_audio_defaults import audio_settings
 from .processing_features import FeaturesInput
 from .processing_images import ImageInput, VideoInput
 from .processing_modalities import ModalityInput
-from .processing_preprocessors import encoder_of, family_of, forward_parameters, taken_inputs
+from .processing_preprocessors import family_of, taken_inputs
 from .processing_pretrained import (
     load_tokenizer,
     pretrained_audio_settings,
@@ -25,10 +27,13 @@ _UNLIMITED = 10**6  # what tokenizers that know no limit give is far larger
 
 
 class Backbone(NamedTuple):
-    """What is known of the backbone that an input is for: the source is what was given to `from_backbones`."""
+    """What is known of the backbone that an input is for.
 
-    config: PreTrainedConfig
-    model_class: Any
+    `skeleton` is the backbone without memory for its weights, `source` what was given to `from_backbones`.
+    """
+
+    skeleton: PreTrainedModel
+    config: Any
     source: Any
     num_frames: int
 
@@ -45,10 +50,11 @@ def default_input(modality: ModalityConfig, source: Any, options: Mapping[str, A
         ValueError: if the backbone needs an input that no preprocessor makes, or texts have no tokenizer.
         OSError: for a Hub id without a preprocessor.
     """
-    backbone, model_class = encoder_of(modality)
-    found = Backbone(backbone, model_class, source, modality.num_frames)
-    if takes_spectrogram(modality):
-        return SpectrogramInput(**{"size": _image_size(backbone), "num_channels": _channels(backbone), **options})
+    skeleton = backbone_skeleton(modality.backbone_config, modality.kind)
+    backbone = Backbone(skeleton, skeleton.config, source, modality.num_frames)
+    if modality.kind == "audio" and _sees_images(skeleton):
+        config = backbone.config
+        return SpectrogramInput(**{"size": _image_size(config), "num_channels": _channels(config), **options})
     makers: dict[str, Callable[..., ModalityInput]] = {
         "audio": _waveform_input,
         "vision": _image_input,
@@ -56,20 +62,24 @@ def default_input(modality: ModalityConfig, source: Any, options: Mapping[str, A
         "text": _text_input,
         "features": _features_input,
     }
-    return makers[modality.kind](found, dict(options))
+    return makers[modality.kind](backbone, dict(options))
 
 
 def takes_spectrogram(modality: ModalityConfig) -> bool:
     """Whether a modality's sounds are shown to an image backbone, as log spectrograms."""
-    return modality.kind == "audio" and "pixel_values" in forward_parameters(encoder_of(modality)[1])
+    return modality.kind == "audio" and _sees_images(backbone_skeleton(modality.backbone_config, modality.kind))
+
+
+def _sees_images(backbone: PreTrainedModel) -> bool:
+    return "pixel_values" in backbone_input_names(backbone)
 
 
 def _waveform_input(backbone: Backbone, options: dict[str, Any]) -> WaveformInput:
     if "feature_extractor" not in options:
         pretrained = pretrained_audio_settings(backbone.source)
-        options["feature_extractor"] = pretrained or audio_settings(backbone.config, backbone.model_class)
+        options["feature_extractor"] = pretrained or audio_settings(backbone.config, backbone.skeleton.main_input_name)
     extractor = WaveformInput(**options).feature_extractor
-    names = taken_inputs(backbone.model_class, extractor.model_input_names, type(extractor).__name__)
+    names = taken_inputs(backbone.skeleton, extractor.model_input_names, type(extractor).__name__)
     return WaveformInput(**{"input_names": names, **options})
 
 
@@ -77,16 +87,16 @@ def _image_input(backbone: Backbone, options: dict[str, Any]) -> ImageInput:
     settings = _image_processor(backbone, options, pretrained_image_settings)
     arguments = {"num_frames": backbone.num_frames, "num_channels": _channels(backbone.config), **options}
     processor = ImageInput(settings, **arguments).image_processor
-    names = taken_inputs(backbone.model_class, processor.model_input_names, type(processor).__name__)
+    names = taken_inputs(backbone.skeleton, processor.model_input_names, type(processor).__name__)
     return ImageInput(settings, **{"input_names": names, **arguments})
 
 
 def _video_input(backbone: Backbone, options: dict[str, Any]) -> VideoInput:
-    config: Any = backbone.config
+    config = backbone.config
     settings = _image_processor(backbone, options, pretrained_video_settings)
     own_length = getattr(config, "num_frames", None) or getattr(config, "frames_per_clip", None)
     num_frames = backbone.num_frames if backbone.num_frames > 1 else own_length
-    names = taken_inputs(backbone.model_class, ["pixel_values_videos", "pixel_values"], "the processor")
+    names = taken_inputs(backbone.skeleton, ["pixel_values_videos", "pixel_values"], "the processor")
     arguments = {"num_frames": num_frames, "num_channels": _channels(config), "input_name": names[0], **options}
     if arguments["num_frames"] is None:
         raise ValueError(f"{type(config).__name__} does not tell how many frames it takes: give num_frames")
@@ -95,20 +105,21 @@ def _video_input(backbone: Backbone, options: dict[str, Any]) -> VideoInput:
 
 def _text_input(backbone: Backbone, options: dict[str, Any]) -> TextInput:
     tokenizer = load_tokenizer(options.pop("tokenizer", backbone.source))
-    vocab_size = getattr(backbone.config, "vocab_size", None)
+    config = backbone.config.get_text_config()
+    vocab_size = getattr(config, "vocab_size", None)
     if vocab_size is not None and len(tokenizer) > vocab_size:
         raise ValueError(
             f"the tokenizer has {len(tokenizer)} tokens, but the backbone knows {vocab_size}: they do not belong "
             "together"
         )
     made = list(dict.fromkeys([*tokenizer.model_input_names, "attention_mask"]))
-    names = taken_inputs(backbone.model_class, made, type(tokenizer).__name__)
-    max_length = _longest_text(tokenizer, backbone.config)
+    names = taken_inputs(backbone.skeleton, made, type(tokenizer).__name__)
+    max_length = _longest_text(tokenizer, config)
     return TextInput(tokenizer, **{"max_length": max_length, "input_names": names, **options})
 
 
 def _features_input(backbone: Backbone, options: dict[str, Any]) -> FeaturesInput:
-    config: Any = backbone.config
+    config = backbone.config
     of_sequences = getattr(config, "architecture", "transformer") == "transformer"
     max_steps = getattr(config, "max_position_embeddings", None) if of_sequences else None
     return FeaturesInput(**{"input_size": config.input_size, "max_steps": max_steps, **options})
@@ -138,7 +149,7 @@ def _image_processor(
     backbone: Backbone, options: dict[str, Any], pretrained: Callable[[Any], dict[str, Any] | None]
 ) -> dict[str, Any]:
     """Settings of the image processor: those given (taken out of `options`), the pretrained ones, or plain ones."""
-    config: Any = backbone.config
+    config = backbone.config
     image_size = options.pop("image_size", None)
     settings = options.pop("image_processor", None) or pretrained(backbone.source)
     if settings is None and family_of(config) == "siglip2":  # patches of images in their own proportions

@@ -40,8 +40,11 @@ class WaveformInput:
         self.sampling_rate = self.feature_extractor.sampling_rate
         self.max_samples = int(max_seconds * self.sampling_rate)
         padding = inspect.signature(self.feature_extractor.__call__).parameters.get("padding")
-        # Extractors that pad to a length of their own (Whisper, CLAP) say so in their default.
-        self.padding = {"padding": True} if padding is not None and padding.default is False else {}
+        self.padding: dict[str, Any] = {}
+        if padding is not None and padding.default is False:
+            self.padding = {"padding": True}
+        elif padding is not None and padding.default == "max_length":  # Whisper, to a number of seconds
+            self.padding = {"max_length": round(self.feature_extractor.n_samples)}
 
     def __call__(self, values: Sequence[Any], augmentation: Augmentation | None = None) -> dict[str, Tensor]:
         """Return what the extractor makes: `input_values` or `input_features` and, if it masks padding, a mask."""

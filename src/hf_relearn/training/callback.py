@@ -18,8 +18,14 @@ from hf_relearn.training.encoders import chosen_encoders, module_names
 from hf_relearn.training.features import FeatureFunction
 from hf_relearn.training.history import points_taken, write_history
 from hf_relearn.training.parameters import warn_of_frozen_encoders
+from hf_relearn.training.processes import failing_together
 from hf_relearn.training.record import describe_record, log_values, make_record, make_settings_record
-from hf_relearn.training.relearning import relearn_encoders, renew_master_weights, reset_optimizer_state
+from hf_relearn.training.relearning import (
+    check_optimizer_state,
+    relearn_encoders,
+    renew_master_weights,
+    reset_optimizer_state,
+)
 from hf_relearn.training.restart import StartingPoint
 from hf_relearn.training.run_files import (
     arguments_of_run,
@@ -76,7 +82,8 @@ class RelearnCallback(TrainerCallback):
         TypeError: for fields beside `settings`.
         ValueError: at the start of training, for an unknown modality, a parameter shared by two encoders, missing
             diagnosing samples, labels that are no integers, a resumed run whose initial weights are not there, or
-            parameters that FSDP version 1 or DeepSpeed ZeRO-3 divides among processes (FSDP version 2 works).
+            parameters that FSDP version 1 or DeepSpeed ZeRO-3 divides among processes (FSDP version 2 works), or an
+            optimizer whose state is to be reset, but is not kept by parameter (DeepSpeed).
     """
 
     def __init__(
@@ -146,9 +153,12 @@ class RelearnCallback(TrainerCallback):
                 warn_of_frozen_encoders(self._encoders)
             if message := self._schedule.why_no_point():
                 warnings.warn(message, stacklevel=2)
-            self.diagnoser = self._make_diagnoser(args, train_dataloader)
+            with failing_together(args.world_size):
+                self.diagnoser = self._make_diagnoser(args, train_dataloader)
             if self._schedule.planned():
                 reshard_(model)  # or refuse what could not be moved
+                if settings.relearn_optimizer_state == "reset":
+                    check_optimizer_state(kwargs.get("optimizer"), self._encoders)
                 if resumed_from is not None:
                     self._initial = find_initial_weights(output_folder(args), resumed_from, model)
                 else:
@@ -161,8 +171,9 @@ class RelearnCallback(TrainerCallback):
             self._records.append(make_settings_record(state.global_step, state.epoch, changed))
             for name, values in changed.items():
                 logger.warning("resumed with another --%s: %s instead of %s", name, values["to"], values["from"])
-        if args.should_save:
-            write_history(output_folder(args), self._records)
+        with failing_together(args.world_size):
+            if args.should_save:
+                write_history(output_folder(args), self._records)
         ended = any(record["kind"] == "end" for record in self._records)
         if resumed_from and over and settings.diagnosis_interval and not ended:
             self._diagnose_only(args, state, model, "end")  # the run was killed between its last step and this
@@ -246,7 +257,7 @@ class RelearnCallback(TrainerCallback):
                 batch_size,
             )
             failed.restore(model, optimizer, resumed=state.global_step > 0)
-        self._starting_point = StartingPoint(output_folder(args), args.process_index, model, batch_size)
+        self._starting_point = StartingPoint(output_folder(args), args.process_index, model, batch_size, optimizer)
 
     def _take_point(self, args: TrainingArguments, state: TrainerState, model: nn.Module, optimizer: Any) -> None:
         verdict = self._verdict(model)
@@ -302,8 +313,10 @@ class RelearnCallback(TrainerCallback):
         args = arguments_of_run(args, self.output_dir)
         record = make_record(state.global_step, state.epoch, kind, verdict, diagnosed, alphas, moved, self.diagnoser)
         self._records.append(record)
+        with failing_together(args.world_size):
+            if args.should_save:
+                write_history(output_folder(args), self._records)
         if args.should_save:
-            write_history(output_folder(args), self._records)
             for line in describe_record(record):
                 logger.info(line)
         values = log_values(record)

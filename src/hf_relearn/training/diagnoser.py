@@ -8,15 +8,15 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from accelerate.utils import broadcast_object_list
 from torch import nn
 from transformers import TrainingArguments
 
-from hf_relearn.method import ModalityDiagnosis, NonFiniteFeaturesError, diagnose, stratified_indices
+from hf_relearn.method import ModalityDiagnosis, diagnose, stratified_indices
 from hf_relearn.training.arguments import RelearnSettings
 from hf_relearn.training.collator import without_augmentation
 from hf_relearn.training.features import FeatureFunction, extract_features
 from hf_relearn.training.labels import dataset_labels, label_names
+from hf_relearn.training.processes import by_first_process
 from hf_relearn.training.streams import first_rows, is_stream
 
 logger = logging.getLogger(__name__)
@@ -140,23 +140,14 @@ class Diagnoser:
         Raises:
             NonFiniteFeaturesError: on every process, if features are NaN or infinite.
             ValueError: on every process, if the diagnosis is impossible.
+            Exception: on every process, what failed on one of them.
         """
         start = time.perf_counter()
         parts = self.features(model)
         extracted = time.perf_counter()
-        outcome: list[Any] = [None]
-        if self.args.process_index == 0:
-            try:
-                outcome = [self.judge(parts)]
-            except ValueError as error:
-                outcome = [error]
-        broadcast_object_list(outcome)
-        if isinstance(outcome[0], NonFiniteFeaturesError):
-            raise NonFiniteFeaturesError(*outcome[0].args)
-        if isinstance(outcome[0], ValueError):
-            raise ValueError(*outcome[0].args)
+        modalities = by_first_process(lambda: self.judge(parts), self.args)
         end = time.perf_counter()
-        return Verdict(outcome[0], seconds=end - start, kmeans_seconds=end - extracted)
+        return Verdict(modalities, seconds=end - start, kmeans_seconds=end - extracted)
 
     def _read_labels(self, part: str) -> np.ndarray:
         try:

@@ -1,7 +1,7 @@
 """Uni-modal features of a whole part, in eval mode, across processes, without leaving a trace."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
+from hf_relearn.method.sharding import is_sharded
+from hf_relearn.training.processes import failing_together
 from hf_relearn.training.random_state import preserved_random_state
 
 # Modality -> (batch, d) features; or those with (batch,) bool, False where a sample lacks the modality.
@@ -56,6 +58,10 @@ def extract_features(
     Returns:
         On the first process modality -> (number of indices, d) float32, and modality -> (number of indices,) bool of
         those modalities for which the feature function tells which samples have them; on the others empty mappings.
+
+    Raises:
+        Exception: what the data set, the collator or the feature function raised; a failure of one process reaches
+            all of them, but for one in the forward pass of a sharded model, in the middle of which the others wait.
     """
     chunks = [list(indices[start : start + batch_size]) for start in range(0, len(indices), batch_size)]
     rounds = -(-len(chunks) // num_processes)
@@ -65,13 +71,18 @@ def extract_features(
     loader = DataLoader(
         dataset, batch_sampler=mine, collate_fn=collate_fn, num_workers=num_workers, generator=torch.Generator()
     )
+    sharded = any(is_sharded(parameter) for parameter in model.parameters())
     parts: dict[str, list[np.ndarray]] = {}
     present: dict[str, list[np.ndarray]] = {}
     with leaving_no_trace(model, seed), torch.no_grad():
         model.eval()
-        bar = tqdm(loader, desc=description, disable=not (progress and process_index == 0), leave=False)
-        for batch in bar:
-            features = feature_function(model, send_to_device(batch, device))
+        batches = iter(loader)
+        bar = tqdm(mine, desc=description, disable=not (progress and process_index == 0), leave=False)
+        for _ in bar:
+            with failing_together(num_processes):
+                batch = send_to_device(next(batches), device)
+            with nullcontext() if sharded else failing_together(num_processes):
+                features = feature_function(model, batch)
             for name, values in features.items():
                 if isinstance(values, tuple):
                     values, having = values

@@ -69,5 +69,7 @@ def write_text_atomically(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror, str(path)) from error  # a full disk does not tell the file
     finally:
         temporary.unlink(missing_ok=True)

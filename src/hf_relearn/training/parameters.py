@@ -11,9 +11,9 @@ from torch import nn
 
 logger = logging.getLogger(__name__)
 
-# What wrappers put into parameter names: torch.compile anywhere, DDP and PEFT in front.
-_COMPILED = "_orig_mod."
-_WRAPPERS = ("module.", "base_model.model.")
+# What wrappers put into parameter names: torch.compile and FSDP anywhere, DDP and PEFT in front.
+_ANYWHERE = ("_orig_mod.", "_fsdp_wrapped_module.")
+_IN_FRONT = ("module.", "base_model.model.")
 
 
 @dataclass
@@ -169,8 +169,9 @@ def _unwrapped(model: nn.Module) -> nn.Module:
 
 
 def _plain_name(name: str) -> str:
-    name = name.replace(_COMPILED, "")
-    for wrapper in _WRAPPERS:
+    for wrapper in _ANYWHERE:
+        name = name.replace(wrapper, "")
+    for wrapper in _IN_FRONT:
         name = name.removeprefix(wrapper)
     return name
 

@@ -47,6 +47,24 @@ def renew_master_weights(optimizer: Any) -> None:
         renew()
 
 
+def check_optimizer_state(optimizer: Any, encoders: Mapping[str, nn.Module]) -> None:
+    """Make sure that the optimizer keeps its state by the encoders' own parameters, so that it can be reset.
+
+    Raises:
+        ValueError: it trains other tensors in their place, such as the flat float32 copies of DeepSpeed.
+    """
+    inner = getattr(optimizer, "optimizer", optimizer)  # accelerate wraps the optimizer
+    known = {id(parameter) for group in inner.param_groups for parameter in group["params"]}
+    for modality, encoder in encoders.items():
+        trained = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
+        if trained and not any(id(parameter) in known for parameter in trained):
+            raise ValueError(
+                f"--relearn_optimizer_state is 'reset', but the optimizer {type(inner).__name__} knows no parameter "
+                f"of the {modality!r} encoder: it trains other tensors in their place, as DeepSpeed's flat copies, "
+                "whose state cannot be told apart by parameter; use 'keep', or train by DDP or FSDP version 2"
+            )
+
+
 def reset_optimizer_state(optimizer: Any, modules: Iterable[nn.Module]) -> None:
     """Drop the optimizer's state (momentum and the like) of the trained parameters of some modules."""
     state = getattr(optimizer, "optimizer", optimizer).state  # accelerate wraps the optimizer

@@ -5,6 +5,7 @@ generators as the failed attempt left them.
 """
 
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from hf_relearn.training.random_state import random_state, restore_random_state
 
 
 class StartingPoint:
-    """The weights and random generators with which an attempt to train began.
+    """The weights, random generators and gradient scale with which an attempt to train began.
 
     The trained parameters and the buffers are written to `_restart-<process>` in the output directory, of a sharded
     model each process' own rows, so no second copy of the model is in memory.
@@ -26,14 +27,17 @@ class StartingPoint:
         process_index: of this process.
         model: before its first step.
         batch_size: of the attempt.
+        optimizer: as accelerate wraps it, with the gradient scaler of float16 training if there is one.
     """
 
-    def __init__(self, folder: Path, process_index: int, model: nn.Module, batch_size: int):
+    def __init__(self, folder: Path, process_index: int, model: nn.Module, batch_size: int, optimizer: Any):
         self.batch_size = batch_size
         self._folder = folder / f"_restart-{process_index}"
         shutil.rmtree(self._folder, ignore_errors=True)  # of a run that was killed
         self._weights = InitialWeights.save(_changing_tensors(model), self._folder)
         self._random_state = random_state()
+        scaler = getattr(optimizer, "scaler", None)
+        self._scale: dict[str, Any] = scaler.state_dict() if scaler is not None else {}
 
     def restore(self, model: nn.Module, optimizer: Any, *, resumed: bool) -> None:
         """Put the model back, and the generators too.
@@ -47,6 +51,11 @@ class StartingPoint:
         if not resumed:
             getattr(optimizer, "optimizer", optimizer).state.clear()  # accelerate wraps the optimizer
             restore_random_state(self._random_state)
+        if self._scale:
+            with suppress(AssertionError):  # which says that nothing was scaled so far
+                # Forgets how far the failed step came; gradients taken for unscaled would not be unscaled again.
+                optimizer.scaler.update(self._scale["scale"])
+            optimizer.scaler.load_state_dict(self._scale)
 
     def remove(self) -> None:
         """Delete what lies on disk."""

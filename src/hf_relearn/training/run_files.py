@@ -7,7 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from accelerate.utils import broadcast_object_list
 from torch import nn
 from transformers import TrainerState, TrainingArguments
 
@@ -15,6 +14,7 @@ from hf_relearn.method import InitialWeights, InitialWeightsError
 from hf_relearn.method.sharding import is_sharded
 from hf_relearn.training.arguments import RelearnSettings
 from hf_relearn.training.history import HISTORY_FILE, read_history, records_before, write_text_atomically
+from hf_relearn.training.processes import by_first_process
 
 CHECKPOINT_FILE = "relearn_run.json"
 
@@ -135,11 +135,14 @@ def write_initial_weights(args: TrainingArguments, model: nn.Module, prefixes: I
         model: before its first training step.
         prefixes: full names of the encoders.
     """
-    path: list[Any] = [None]
-    if args.process_index == 0 or any(is_sharded(parameter) for parameter in model.parameters()):
-        initial = InitialWeights.save(model, output_folder(args), prefixes=prefixes)
-        path = [initial.path]
+    folder, prefixes = output_folder(args), list(prefixes)
+
+    def write() -> Path:
+        initial = InitialWeights.save(model, folder, prefixes=prefixes)
         if args.process_index == 0:
-            remove_stale_initial_weights(output_folder(args), initial)
-    broadcast_object_list(path)
-    return InitialWeights.load(path[0])
+            remove_stale_initial_weights(folder, initial)
+        return initial.path
+
+    # The parts of a sharded model are gathered tensor by tensor, and all processes know the file at the end.
+    together = any(is_sharded(parameter) for parameter in model.parameters())
+    return InitialWeights.load(write() if together else by_first_process(write, args))

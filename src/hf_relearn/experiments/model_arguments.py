@@ -1,0 +1,164 @@
+"""The recipes' flags of the model and of its inputs."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import yaml
+
+from hf_relearn.models import Augmentation
+from hf_relearn.models.configuration_fusion import FUSION_OPTIONS
+
+
+@dataclass
+class ModelArguments:
+    """How the encoders are loaded and fused."""
+
+    _argument_group_name: ClassVar[str] = "model"
+
+    fusion: str = field(
+        default="concat",
+        metadata={
+            "help": "How the modalities are joined: late, from one feature each ('concat', 'sum', 'gated', 'film', "
+            "'low_rank'), or from their tokens ('cross_attention', 'bottleneck').",
+            "choices": list(FUSION_OPTIONS),
+        },
+    )
+    fusion_options: list[str] | None = field(
+        default=None,
+        metadata={"help": "Options of the fusion, as 'hidden_size=128 num_layers=2'; unset, the fusion's defaults."},
+    )
+    pooling: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "How a backbone's output becomes one feature, per modality, as 'text=cls vision=mean'; unset, "
+            "what suits each backbone."
+        },
+    )
+    missing_placeholder: str = field(
+        default="zero",
+        metadata={
+            "help": "What stands for a modality that a sample lacks: zeros, or a learnt vector.",
+            "choices": ["zero", "learnt"],
+        },
+    )
+    unimodal_loss_weight: float = field(
+        default=0.0,
+        metadata={"help": "Weight of the loss of one linear head per modality on its own feature (0: no heads)."},
+    )
+    classifier_dropout: float = field(default=0.0, metadata={"help": "Dropout before the classifier."})
+    attn_implementation: str | None = field(
+        default=None, metadata={"help": "Attention of every tower that has a choice: 'eager', 'sdpa' or another."}
+    )
+    dtype: str = field(
+        default="float32",
+        metadata={"help": "Type of the weights. For mixed precision keep float32 and give --bf16 or --fp16."},
+    )
+
+    def build_kwargs(self, names: Collection[str]) -> dict[str, Any]:
+        """Keyword arguments of `from_backbones`, without the backbones' kinds.
+
+        Raises:
+            ValueError: for a flag that is not of the form `NAME=VALUE`, or names no modality.
+        """
+        poolings = read_pairs("pooling", self.pooling, names)
+        backbone_kwargs = {"dtype": self.dtype}
+        if self.attn_implementation is not None:
+            backbone_kwargs["attn_implementation"] = self.attn_implementation
+        return {
+            "fusion": self.fusion,
+            "fusion_kwargs": {key: yaml.safe_load(value) for key, value in self._fusion_options().items()},
+            "modality_options": {name: {"pooling": pooling} for name, pooling in poolings.items()},
+            "missing_placeholder": self.missing_placeholder,
+            "unimodal_loss_weight": self.unimodal_loss_weight,
+            "classifier_dropout": self.classifier_dropout,
+            "backbone_kwargs": backbone_kwargs,
+        }
+
+    def _fusion_options(self) -> dict[str, str]:
+        return read_pairs("fusion_options", self.fusion_options)
+
+
+@dataclass
+class InputArguments:
+    """How raw samples become the backbones' inputs, by kind of modality."""
+
+    _argument_group_name: ClassVar[str] = "inputs"
+
+    num_frames: int = field(
+        default=1, metadata={"help": "Images of a sample that an image backbone sees; its features are averaged."}
+    )
+    image_size: int | None = field(
+        default=None, metadata={"help": "Side of the images in pixels; unset, the backbone's own."}
+    )
+    audio_seconds: float = field(
+        default=3.0, metadata={"help": "Seconds of sound that a sample is cut (or, as a spectrogram, repeated) to."}
+    )
+    spectrogram_rate: int = field(
+        default=22050, metadata={"help": "Rate in Hz that sounds are resampled to before their spectrogram."}
+    )
+    spectrogram_size: list[int] | None = field(
+        default=None,
+        metadata={"help": "Height and width that spectrograms are resized to; unset, their own (257 by 188 for 3 s)."},
+    )
+    max_text_length: int | None = field(
+        default=None, metadata={"help": "Tokens that a text is cut to; unset, what the text backbone can take."}
+    )
+    max_feature_steps: int | None = field(
+        default=None, metadata={"help": "Steps that a sequence of given features is cut to; unset, not cut."}
+    )
+    augment: bool = field(default=True, metadata={"help": "Augment the images and sounds of training batches."})
+    image_crop_scale: float = field(
+        default=0.7, metadata={"help": "Smallest share of an image's area that a random crop keeps (1: no crop)."}
+    )
+    image_flip: float = field(default=0.5, metadata={"help": "Probability of mirroring an image."})
+
+    def __post_init__(self) -> None:
+        if self.spectrogram_size is not None and len(self.spectrogram_size) != 2:
+            raise ValueError(f"--spectrogram_size takes height and width, but got {self.spectrogram_size}")
+
+    def augmentation(self) -> Augmentation | None:
+        """What training batches get."""
+        if not self.augment:
+            return None
+        return Augmentation(image_crop_scale=self.image_crop_scale, image_flip=self.image_flip)
+
+
+def find_backbone(name: str, recipe_folder: Path) -> str:
+    """A Hub id, or a folder, given relative to the working directory or to the recipe."""
+    beside = recipe_folder / name
+    return str(beside) if not Path(name).is_dir() and beside.is_dir() else name
+
+
+def read_pairs(flag: str, values: Sequence[str] | None, names: Collection[str] | None = None) -> dict[str, str]:
+    """Read the values of a flag that takes `NAME=VALUE ...`.
+
+    Args:
+        flag: its name, for messages.
+        values: as given; None is none.
+        names: names that may stand there; None allows all.
+
+    Raises:
+        ValueError: for a value without `=`, a name that is there twice, or one that is not among `names`.
+    """
+    pairs: dict[str, str] = {}
+    for value in values or ():
+        name, equals, text = value.partition("=")
+        if not name or not equals or not text:
+            raise ValueError(f"--{flag} takes NAME=VALUE, but got {value!r}")
+        if name in pairs:
+            raise ValueError(f"--{flag} gives {name!r} twice")
+        if names is not None and name not in names:
+            raise ValueError(f"--{flag} names {name!r}, but the modalities are {', '.join(names)}")
+        pairs[name] = text
+    return pairs
+
+
+def merge_options(*options: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Options by modality, from several mappings; later ones win."""
+    merged: dict[str, dict[str, Any]] = {}
+    for mapping in options:
+        for name, values in mapping.items():
+            merged.setdefault(name, {}).update(values)
+    return merged

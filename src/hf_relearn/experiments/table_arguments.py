@@ -1,0 +1,68 @@
+"""The flags of a data set that is a table: from the Hub, a folder or a file."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+from datasets import DatasetDict
+
+from hf_relearn.data.tables import load_table
+from hf_relearn.experiments.modalities import Modality
+
+
+@dataclass
+class TableArguments:
+    """The data set and its splits."""
+
+    _argument_group_name: ClassVar[str] = "data"
+
+    dataset_name: str | None = field(
+        default=None,
+        metadata={
+            "help": "Hub id, local folder (Parquet, CSV, JSON, or media files with metadata), or one CSV, JSON or "
+            "Parquet file."
+        },
+    )
+    dataset_config_name: str | None = field(default=None, metadata={"help": "Configuration of the data set."})
+    train_split: str = field(default="train", metadata={"help": "Name of the training split."})
+    validation_split: str = field(
+        default="validation",
+        metadata={"help": "Name of the validation split; if there is none, it is drawn from the training split."},
+    )
+    test_split: str = field(default="test", metadata={"help": "Name of the test split, if there is one."})
+    validation_fraction: float = field(
+        default=0.1, metadata={"help": "Share of the training split that is drawn as validation split."}
+    )
+    max_train_samples: int | None = field(
+        default=None, metadata={"help": "Train on a stratified part of so many samples only."}
+    )
+    label_column: str = field(
+        default="label",
+        metadata={"help": "Column with classes: names or integers; lists of them where a sample has several."},
+    )
+
+    @property
+    def title(self) -> str:
+        """The data set's own name, without folders before it."""
+        return Path(self.dataset_name or "").name
+
+    def load(self, modalities: Mapping[str, Modality], seed: int) -> DatasetDict:
+        """Load the splits; `load_table` tells what it raises.
+
+        Raises:
+            ValueError: if no data set is named.
+        """
+        if self.dataset_name is None:
+            raise ValueError("--dataset_name is missing: give a Hub id, a folder or a file")
+        return load_table(
+            self.dataset_name,
+            self.dataset_config_name,
+            columns={name: modality.column for name, modality in modalities.items()},
+            kinds={name: modality.kind for name, modality in modalities.items()},
+            label_column=self.label_column,
+            splits={"train": self.train_split, "validation": self.validation_split, "test": self.test_split},
+            validation_fraction=self.validation_fraction,
+            max_train_samples=self.max_train_samples,
+            seed=seed,
+        )

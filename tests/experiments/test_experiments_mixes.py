@@ -1,0 +1,144 @@
+"""The recipes on any mix of modalities, with every fusion, and with samples that lack a modality."""
+
+import io
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from datasets import Dataset
+from PIL import Image
+from test_experiments_recipes import run_recipe, start_recipe
+
+from hf_relearn import MultimodalForClassification, MultimodalProcessor
+from hf_relearn.models.configuration_fusion import FUSION_OPTIONS
+from hf_relearn.training import read_history
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+CLASSES = ("low", "middle", "high")
+TINY = [
+    *("--max_steps", "2", "--per_device_train_batch_size", "9", "--eval_strategy", "no", "--save_strategy", "no"),
+    *("--diagnosis_interval", "0", "--relearn_strategy", "steps", "--relearn_interval", "1", "--image_size", "16"),
+    *("--spectrogram_size", "16", "16", "--audio_seconds", "0.25"),
+]
+
+
+def make_rows(count: int, missing: str | None, rng: np.random.Generator) -> dict[str, list]:
+    """Sounds, pictures, texts, sequences and numbers of three classes; one column is empty in 30 % of the rows."""
+    rows: dict[str, list] = {name: [] for name in ("audio", "image", "text", "gaze", "x", "y", "label")}
+    for index in range(count):
+        label = index % 3
+        sound = io.BytesIO()
+        time = np.arange(4000) / 16000
+        soundfile.write(sound, np.sin(2 * np.pi * 200 * (label + 1) * time).astype(np.float32), 16000, format="WAV")
+        picture = io.BytesIO()
+        pixels = rng.integers(0, 80, (16, 16, 3)) + 80 * label
+        Image.fromarray(pixels.astype(np.uint8)).save(picture, format="PNG")
+        rows["audio"].append({"bytes": sound.getvalue(), "path": None})
+        rows["image"].append({"bytes": picture.getvalue(), "path": None})
+        rows["text"].append(f"the level is {CLASSES[label]} today")
+        rows["gaze"].append(rng.normal(label, 1, (int(rng.integers(2, 6)), 4)).tolist())
+        rows["x"].append(float(label))
+        rows["y"].append(float(rng.normal()))
+        rows["label"].append(CLASSES[label])
+    if missing:
+        rows[missing] = [None if index % 10 < 3 else value for index, value in enumerate(rows[missing])]
+    return rows
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory) -> dict[str, Path]:
+    """A data set with all samples whole, and one in which 30 % have no sound."""
+    rng = np.random.default_rng(0)
+    folders = {}
+    for name, missing in (("whole", None), ("some silent", "audio")):
+        folders[name] = tmp_path_factory.mktemp("tables") / name.replace(" ", "_")
+        folders[name].mkdir()
+        for split, count in (("train", 36), ("validation", 18), ("test", 18)):
+            Dataset.from_dict(make_rows(count, missing, rng)).to_parquet(folders[name] / f"{split}.parquet")
+    return folders
+
+
+@pytest.fixture
+def run_here(monkeypatch):
+    """Run a recipe in this process, which has everything imported already."""
+
+    def run(name: str, *flags: str) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "argv", [name, "--use_cpu", "--disable_tqdm", "true", *flags])
+            runpy.run_path(str(RECIPES / name), run_name="__main__")
+
+    return run
+
+
+THREE = ("--modalities", "audio", "image:vision", "text")
+
+
+@pytest.mark.filterwarnings("ignore:chance alone explains", "ignore:the diagnosing part has no sample")
+@pytest.mark.parametrize("data", ["whole", "some silent"])
+@pytest.mark.parametrize("fusion", FUSION_OPTIONS)
+def test_three_modalities_with_every_fusion(tables, tmp_path, run_here, fusion, data):
+    output = tmp_path / "run"
+    run_here(
+        "train_multimodal.py",
+        *("--dataset_name", str(tables[data]), "--output_dir", str(output), *THREE, *TINY),
+        *("--fusion", fusion, "--preset", "paper", "--diagnosis_fraction", "0.5"),
+    )
+    results = json.loads((output / "all_results.json").read_text())
+    for name in ("audio", "image", "text"):
+        assert 0 <= results[f"test_only_{name}_accuracy"] <= 1
+        assert 0 <= results[f"test_without_{name}_accuracy"] <= 1
+    assert np.isfinite(results["test_loss"])
+    (point,) = [record for record in read_history(output) if record["kind"] == "point"]
+    assert set(point["modalities"]) == {"audio", "image", "text"}
+    model = MultimodalForClassification.from_pretrained(output)
+    assert model.config.fusion == fusion
+    assert list(MultimodalProcessor.from_pretrained(output).inputs) == ["audio", "image", "text"]
+
+
+@pytest.mark.filterwarnings("ignore:chance alone explains", "ignore:the diagnosing part has no sample")
+def test_given_features_as_sequences_and_as_columns_of_numbers(tables, tmp_path, run_here):
+    output = tmp_path / "run"
+    run_here(
+        "train_multimodal.py",
+        *("--dataset_name", str(tables["whole"]), "--output_dir", str(output), *TINY),
+        *("--modalities", "gaze:features", "sensors:features", "text", "--columns", "sensors=x,y"),
+    )
+    config = MultimodalForClassification.from_pretrained(output).config
+    architectures = {name: modality.backbone_config.architecture for name, modality in config.modalities.items()
+                     if modality.kind == "features"}  # fmt: skip
+    assert architectures == {"gaze": "transformer", "sensors": "mlp"}
+    assert config.modalities["gaze"].backbone_config.input_size == 4
+    processor = MultimodalProcessor.from_pretrained(output)
+    # Standardised by the training part: class 0, 1, 2 in equal shares.
+    assert processor({"sensors": [[1.0, 0.0]], "gaze": [[[0.0] * 4]], "text": ["so"]})["sensors_feature_values"][
+        0, 0
+    ] == pytest.approx(0, abs=1e-6)
+
+
+def test_image_text_recipe_on_its_generated_pictures(tmp_path):
+    text = run_recipe(
+        "train_image_text.py",
+        *("--max_steps", "4", "--eval_strategy", "no", "--save_strategy", "no", "--relearn_strategy", "steps"),
+        *("--relearn_interval", "2", "--diagnosis_interval", "0"),
+        cwd=tmp_path,
+    )
+    assert "SYNTHETIC" in text
+    output = tmp_path / "outputs" / "image_text_sample_run"
+    assert [record["step"] for record in read_history(output) if record["kind"] == "point"] == [2]
+    assert "Image and text: generated shapes" in (output / "report.md").read_text()
+    processor = MultimodalProcessor.from_pretrained(output)
+    assert processor({"vision": [Image.new("RGB", (9, 9))], "text": ["a red disc"]})["text_input_ids"].shape[0] == 1
+
+
+def test_image_text_recipe_names_the_column_that_is_not_there(tables, tmp_path):
+    process = start_recipe(
+        "train_image_text.py",
+        *("--dataset_name", str(tables["whole"]), "--text_column", "caption", "--output_dir", str(tmp_path / "run")),
+    )
+    assert process.returncode != 0
+    assert "has no column 'caption'; it has audio, image, text" in process.stderr
+    assert not (tmp_path / "run").exists()

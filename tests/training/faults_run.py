@@ -1,0 +1,143 @@
+"""What both processes of `test_training_faults.py` run: `python faults_run.py FOLDER agreed|training`.
+
+`agreed`: failures of one process that the other one is told of, one after the other, with a short time limit of
+collective operations; each process leaves what it saw in `process-<index>.json`. `training`: one that it is not.
+"""
+
+import errno
+import faulthandler
+import json
+import os
+import sys
+import time
+import warnings
+from datetime import timedelta
+from pathlib import Path
+from unittest import mock
+
+import torch
+from tiny import TensorRows, make_trainer, tiny_model
+
+from hf_relearn.training import diagnoser, read_history
+
+TIME_LIMIT = 5
+RANK = int(os.environ["RANK"])
+DIAGNOSE = diagnoser.diagnose
+
+
+class Rows(TensorRows):
+    """Rows that the second process cannot read: when a run starts, in training, or in the diagnosis after that."""
+
+    def __init__(self, model, when):
+        super().__init__()
+        self.model, self.when = model, when
+        self.trained = False
+
+    def __getitem__(self, index):
+        now = "training" if self.model.training else "diagnosis" if self.trained else "start"
+        self.trained = self.trained or self.model.training
+        if RANK == 1 and torch.distributed.is_initialized() and now == self.when:
+            raise OSError(f"row {index} is damaged")
+        return super().__getitem__(index)
+
+
+def seen(folder: Path, patch=None, train_dataset=None, model=None, feature_function=None) -> dict:
+    """What training comes to, in this process."""
+    model = model or tiny_model()
+    settings = {"ddp_timeout": TIME_LIMIT, "num_train_epochs": 2, "diagnosis_sampling": "all"}
+    others = {"diagnosis_dataset": TensorRows(12, seed=2)}
+    trainer = make_trainer(folder, model, train_dataset, others, per_device_eval_batch_size=4, **settings)
+    if feature_function is not None:
+        trainer.relearn_callback.feature_function = feature_function
+    found: dict = {}
+    print(f"process {RANK}: {folder.name}", flush=True)
+    with patch or mock.patch.object(os, "sep", os.sep), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            trainer.train()
+        except Exception as error:
+            found["error"] = f"{type(error).__name__}: {error}"
+    found["warned"] = [str(warning.message) for warning in caught if "no diagnosis is poss" in str(warning.message)]
+    return {**found, "step": trainer.state.global_step, "points": len(read_history(folder))}
+
+
+def full_disk(at: int):
+    """Some write of the first process to a disk fails."""
+    calls, sync = [], os.fsync
+
+    def fails(file):
+        calls.append(file)
+        if RANK == 0 and len(calls) == at:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return sync(file)
+
+    return mock.patch.object(os, "fsync", fails)
+
+
+def diagnosed_by(function):
+    return mock.patch.object(diagnoser, "diagnose", function)
+
+
+def slowly(*args, **kwargs):
+    time.sleep(TIME_LIMIT + 2)
+    return DIAGNOSE(*args, **kwargs)
+
+
+def never(*args, **kwargs):
+    raise MemoryError("the clusters do not fit")
+
+
+class Unsendable(Exception):
+    def __init__(self, first, second):
+        super().__init__(f"{first} and {second}")
+
+
+def unsendable(*args, **kwargs):
+    raise Unsendable("this", "that")
+
+
+def features(model, batch):
+    if RANK == 1:
+        raise ValueError("no features of this batch")
+    return model(**{name: value for name, value in batch.items() if name != "labels"}).features
+
+
+def broken_features(model, batch):
+    found = model(**{name: value for name, value in batch.items() if name != "labels"}).features
+    return {name: values * (float("nan") if RANK == 1 else 1.0) for name, values in found.items()}
+
+
+def agreed(folder: Path) -> dict:
+    models = [tiny_model(), tiny_model()]
+    return {
+        "time limit": seen(folder / "slow", diagnosed_by(slowly)),
+        "clustering": seen(folder / "clustering", diagnosed_by(never)),
+        "unsendable": seen(folder / "unsendable", diagnosed_by(unsendable)),
+        "features": seen(folder / "features", feature_function=features),
+        "nan": seen(folder / "nan", feature_function=broken_features),
+        "labels": seen(folder / "labels", train_dataset=Rows(models[0], "start"), model=models[0]),
+        "rows": seen(folder / "rows", train_dataset=Rows(models[1], "diagnosis"), model=models[1]),
+        "initial weights": seen(folder / "weights", full_disk(1)),
+        "first record": seen(folder / "first", full_disk(2)),
+        "record": seen(folder / "record", full_disk(3)),
+    }
+
+
+def main() -> None:
+    faulthandler.dump_traceback_later(200, exit=True)  # in place of a hang
+    folder, kind = Path(sys.argv[1]), sys.argv[2]
+    (folder / f"ready-{RANK}").touch()
+    while not (folder / f"ready-{1 - RANK}").exists():
+        time.sleep(0.05)  # the time limit holds from here on
+    # On a CPU the Trainer would leave its `ddp_timeout` out.
+    torch.distributed.init_process_group("gloo", timeout=timedelta(seconds=TIME_LIMIT))
+    if kind == "training":
+        model = tiny_model()
+        rows, settings = Rows(model, "training"), {"diagnosis_fraction": 0, "relearn_alpha": "1"}
+        make_trainer(folder / "run", model, rows, **settings).train()
+    (folder / f"process-{RANK}.json").write_text(json.dumps(agreed(folder)))
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
