@@ -5,8 +5,10 @@ from pathlib import Path
 
 import datasets
 import pytest
+from PIL import Image
 from tiny import ast_config, vit_config
-from transformers import ASTFeatureExtractor, AutoModel
+from tokenizers_of_words import WORDS, bert_like
+from transformers import ASTFeatureExtractor, AutoModel, DistilBertConfig
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
@@ -55,3 +57,27 @@ def test_example_with_own_data(small_digits, tmp_path, monkeypatch):
     exec(compile(code, "README.md", "exec"), {})
     assert (tmp_path / "my-model" / "model.safetensors").is_file()
     assert (tmp_path / "my-model" / "relearn_history.jsonl").read_text().count('"point"') == 1
+
+
+def test_example_with_any_mix_of_columns(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    code = next(block for block in BLOCKS if "load_table" in block)
+    words = DistilBertConfig(vocab_size=len(WORDS) + 4, dim=16, n_layers=1, n_heads=2, hidden_dim=32)
+    AutoModel.from_config(words).save_pretrained(tmp_path / "words")
+    bert_like().save_pretrained(tmp_path / "words")
+    AutoModel.from_config(vit_config()).save_pretrained(tmp_path / "vit")
+    for old, new in {"facebook/dinov2-small": "vit", "distilbert/distilbert-base-uncased": "words"}.items():
+        assert old in code
+        code = code.replace(old, str(tmp_path / new))
+    Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
+    rows = [f"a.png,{'a cat' if index % 2 else ''},{index},{index / 2},{'ab'[index % 2]}" for index in range(40)]
+    (tmp_path / "table.csv").write_text("\n".join(["image_path,title,temperature,pressure,label", *rows]))
+    names: dict = {}
+    exec(compile(code, "README.md", "exec"), names)
+
+    model, data, collator = names["prepare"](tmp_path / "table.csv", num_labels=2)
+    batch = collator([data["train"][index] for index in range(8)])
+
+    assert len(data["validation"]) == 4
+    assert set(batch["caption_present"].tolist()) == {True, False}
+    assert model(**batch).loss.isfinite()

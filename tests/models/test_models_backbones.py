@@ -8,18 +8,27 @@ import torch
 from tiny import ast_config, resnet_config, vit_config
 from transformers import (
     AutoModel,
+    BartConfig,
+    BartModel,
     BertConfig,
     CLIPConfig,
+    CLIPModel,
+    DetrConfig,
     Dinov2Config,
-    VideoMAEConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LayoutLMv3Config,
+    PreTrainedModel,
     ViTForImageClassification,
     ViTImageProcessorPil,
+    ViTMAEConfig,
     ViTModel,
 )
 
 from hf_relearn import MultimodalForClassification, MultimodalModel, MultimodalProcessor
 
 build = MultimodalForClassification.from_backbones
+AUDIO = {"kind": "audio"}
 TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 
 
@@ -197,9 +206,7 @@ def test_what_is_no_backbone_is_refused():
 def test_options_that_mean_nothing_are_refused():
     with pytest.raises(ValueError, match=r"modality_options names \['sound'\], but the modalities are \['vision'\]"):
         build({"vision": vit_config()}, modality_options={"sound": {}})
-    with pytest.raises(
-        ValueError, match=r"'vision': unknown options \['frames'\]; known are kind, pooling, num_frames"
-    ):
+    with pytest.raises(ValueError, match=r"'vision': unknown options \['frames'\]; known are kind, pooling"):
         build({"vision": vit_config()}, modality_options={"vision": {"frames": 2}})
     with pytest.raises(ValueError, match="'audio': num_frames is 2, but ASTModel sees no images"):
         build({"audio": ast_config()}, modality_options={"audio": {"num_frames": 2}})
@@ -221,16 +228,117 @@ def test_one_object_under_two_names_is_refused():
     assert build({"left": backbone, "right": copy.deepcopy(backbone)}).config.modalities.keys() == {"left", "right"}
 
 
-def test_backbones_that_this_release_cannot_fuse_are_refused_by_name():
-    towers = {"text_config": {**TINY, "bos_token_id": 0, "eos_token_id": 1}, "vision_config": TINY}
-    video = VideoMAEConfig(**TINY, image_size=16, patch_size=8, num_frames=2)
-    for config, message in (
-        (BertConfig(**TINY, vocab_size=50), "BertModel encodes text: this release fuses audio and image backbones"),
-        (CLIPConfig(**towers), r"CLIPModel takes several kinds of input \(text, vision\)"),
-        (video, "VideoMAEModel makes no feature of pixel_values of shape"),
+CLIP_TOWERS = {"text_config": {**TINY, "vocab_size": 50, "bos_token_id": 0, "eos_token_id": 1}, "vision_config": TINY}
+
+
+class Blind(PreTrainedModel):
+    config_class = BertConfig
+
+    def forward(self, smells):
+        return smells
+
+
+def test_what_cannot_encode_one_modality_is_refused_with_its_reason():
+    detr = DetrConfig(backbone_config=resnet_config(out_features=["stage2"]), use_timm_backbone=False, d_model=16)
+    layout = LayoutLMv3Config(**TINY, vocab_size=50, input_size=16, coordinate_size=2, shape_size=4)
+    words = BertConfig(**TINY, vocab_size=50)
+    for source, message in (
+        (Blind(words), "Blind takes smells: none of them is one of pixel_values.*its modality is unknown"),
+        (
+            CLIPConfig(**CLIP_TOWERS),
+            r"CLIPModel takes several kinds of input \(text, vision\), and its towers encode text",
+        ),
+        (layout, r"LayoutLMv3Model takes several kinds of input \(text, vision\) and has no part that encodes one"),
+        (detr, "DetrModel has no encoder that takes its vision input alone"),
+        (
+            GPT2LMHeadModel(GPT2Config(n_embd=16, n_layer=1, n_head=2, vocab_size=50)),
+            "GPT2LMHeadModel is not what Auto",
+        ),
+        (
+            ViTMAEConfig(**TINY, image_size=32, patch_size=8),
+            "ViTMAEModel gives other features each.*mask_ratio=0.0",
+        ),
     ):
         with pytest.raises(ValueError, match=f"modality 'm': {message}"):
-            build({"m": config})
+            build({"m": source})
+
+
+def test_a_masked_autoencoder_without_its_mask_is_a_backbone():
+    model = build({"m": ViTMAEConfig(**TINY, image_size=32, patch_size=8, mask_ratio=0.0)})
+
+    assert model.config.modalities["m"].pooling == "cls"
+
+
+@pytest.fixture
+def two_towers(tmp_path):
+    whole = CLIPModel(CLIPConfig(**CLIP_TOWERS))
+    whole.save_pretrained(tmp_path / "clip")
+    return whole, tmp_path / "clip"
+
+
+def test_each_tower_of_one_checkpoint_becomes_a_modality(two_towers, tmp_path):
+    whole, folder = two_towers
+
+    model = build({"vision": folder, "text": folder})
+
+    for name, tower in (("vision", whole.vision_model), ("text", whole.text_model)):
+        assert same(state(model.encoders[name].backbone), state(tower))
+        assert model.config.modalities[name].kind == name
+    assert type(model.config.modalities["text"].backbone_config).__name__ == "CLIPTextConfig"
+    model.save_pretrained(tmp_path / "fused")
+    assert same(state(MultimodalForClassification.from_pretrained(tmp_path / "fused")), state(model))
+
+
+def test_the_option_kind_chooses_a_tower(two_towers):
+    whole, folder = two_towers
+
+    model = build({"caption": folder, "sound": whole}, modality_options={"caption": {"kind": "text"}, "sound": AUDIO})
+
+    assert same(state(model.encoders["caption"].backbone), state(whole.text_model))
+    assert model.encoders["sound"].backbone is whole.vision_model  # which looks at a spectrogram
+    assert model.config.modalities["sound"].kind == "audio"
+    with pytest.raises(ValueError, match="'m': CLIPModel .* its towers encode text, vision: choose one by the option"):
+        build({"m": folder}, modality_options={"m": {"kind": "video"}})
+
+
+def test_the_two_towers_of_one_object_are_apart_but_one_tower_is_not_given_twice(two_towers):
+    whole, _ = two_towers
+
+    assert list(build({"vision": whole, "text": whole}).encoders) == ["vision", "text"]
+    with pytest.raises(ValueError, match="'vision' and 'image' share one backbone object"):
+        build({"vision": whole, "image": whole}, modality_options={"image": {"kind": "vision"}})
+
+
+def test_two_backbones_that_share_one_table_are_refused():
+    first, second = (AutoModel.from_config(BertConfig(**TINY, vocab_size=50)) for _ in range(2))
+    second.embeddings.word_embeddings = first.embeddings.word_embeddings
+
+    with pytest.raises(ValueError, match="'left' and 'right' share .*embeddings.word_embeddings.weight"):
+        build({"left": first, "right": second})
+
+
+def test_an_encoder_decoder_gives_its_encoder_and_nothing_of_the_rest(tmp_path):
+    whole = BartModel(
+        BartConfig(d_model=16, vocab_size=50, encoder_layers=1, decoder_layers=1, max_position_embeddings=9)
+    )
+    whole.save_pretrained(tmp_path)
+
+    for source in (whole, tmp_path):
+        model = build({"text": source})
+        assert same(state(model.encoders["text"].backbone), state(whole.encoder))
+
+
+def test_a_width_that_is_given_is_checked():
+    assert build({"m": vit_config()}, modality_options={"m": {"feature_size": 16, "token_size": 16}})
+    with pytest.raises(ValueError, match="'m': feature_size is 24, but ViTModel gives 16"):
+        build({"m": vit_config()}, modality_options={"m": {"feature_size": 24}})
+
+    config = build({"m": vit_config()}).config
+    config.modalities["m"].feature_size = 24
+    with pytest.raises(
+        ValueError, match="ViTModel gives features of width 16, but the configuration says feature_size 24"
+    ):
+        MultimodalForClassification(config)(m_pixel_values=torch.zeros(1, 3, 16, 16))
 
 
 def test_a_model_with_a_head_is_refused_since_its_saved_form_could_not_be_read():

@@ -47,6 +47,25 @@ def test_every_modality_counts_in_the_logits_but_not_in_anothers_feature(fusion)
             assert torch.equal(after.features[other], before.features[other]) == (other != name)
 
 
+@pytest.mark.parametrize("fusion", ["film", "cross_attention", "bottleneck"])
+@torch.no_grad()
+def test_what_is_fused_of_one_modality_depends_on_every_other(fusion):
+    model, values = model_with(fusion), inputs()
+    before = model.multimodal(**values).fused.split(8, dim=-1)
+    for name in NAMES:
+        main = next(key for key in values if key.startswith(name))
+        after = model.multimodal(**{**values, main: torch.randn_like(values[main])}).fused.split(8, dim=-1)
+        assert all(not torch.allclose(one, other, atol=1e-6) for one, other in zip(after, before, strict=True)), name
+
+
+@pytest.mark.parametrize("fusion", ["sum", "gated"])
+@torch.no_grad()
+def test_a_sum_holds_only_what_is_there(fusion):
+    model = model_with(fusion, missing_placeholder="learnt")
+    fused = model.multimodal(**inputs(), **PRESENT).fused
+    assert fused[0].any() and not fused[-1].any()
+
+
 @each_fusion
 @torch.no_grad()
 def test_padding_does_not_matter(fusion):

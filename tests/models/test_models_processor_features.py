@@ -53,6 +53,8 @@ def test_statistics_of_the_training_split_standardise_every_dimension_but_not_th
     assert (inputs["feature_values"][~inputs["attention_mask"].bool()] == 0).all()
     vectors = FeaturesInput.statistics([[1, 10], [3, 10]])
     assert vectors == {"mean": [2, 10], "std": [1, 1]}
+    assert FeaturesInput.statistics([[1e-8], [3e-8]])["std"] == pytest.approx([1e-8])
+    assert FeaturesInput.statistics([[0.1], [0.1], [0.1]])["std"] == [1]
 
 
 @pytest.mark.parametrize(

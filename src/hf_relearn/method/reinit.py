@@ -21,8 +21,8 @@ def soft_reinit_(module: nn.Module, initial: Mapping[str, torch.Tensor], alpha: 
     Learning", arXiv 2407.09705). Computed in float32, or in the parameter's own type where that is wider; float32
     results equal the formula as written to the last bit, 16-bit results are rounded once. alpha 0 changes no bit,
     alpha 1 gives exactly the initial values, and an element that still has its initial value (a token that no sample
-    held, a mask token) keeps it, where the formula would round. Parameters without `requires_grad`, which still have their initial
-    values, and buffers stay as they are; a parameter that is reachable under several names moves once.
+    held, a mask token) keeps it, where the formula would round. Parameters without `requires_grad`, which still have
+    their initial values, and buffers stay as they are; a parameter that is reachable under several names moves once.
 
     Where parameters are sharded (FSDP2), each process moves its own part, reads no more than that from an
     `InitialWeights` file, and communicates nothing; the whole equals what one process computes to the last bit. If

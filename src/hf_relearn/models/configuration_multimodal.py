@@ -28,6 +28,7 @@ class ModalityConfig:
             family, and `from_backbones` puts in its place what it found.
         num_frames: images per sample. With more than one, an image backbone sees each of them and the features are
             averaged over the frames (as in the paper). For a video backbone, the length of its clips.
+        probe: which of the inputs that `probes` makes for this backbone's configuration it takes.
     """
 
     backbone_config: PreTrainedConfig
@@ -36,6 +37,7 @@ class ModalityConfig:
     token_size: int
     pooling: str = "auto"
     num_frames: int = 1
+    probe: int = 0
 
     def __post_init__(self) -> None:
         if isinstance(self.backbone_config, dict):
@@ -55,9 +57,8 @@ class ModalityConfig:
             raise ValueError(f"num_frames is {self.num_frames}, but a sample has at least one image")
 
     def to_dict(self) -> dict[str, Any]:
-        settings = {
-            name: getattr(self, name) for name in ("kind", "feature_size", "token_size", "pooling", "num_frames")
-        }
+        names = ("kind", "feature_size", "token_size", "pooling", "num_frames", "probe")
+        settings = {name: getattr(self, name) for name in names}
         backbone = self.backbone_config.to_dict()
         backbone.pop("transformers_version", None)
         return {**settings, "backbone_config": backbone}

@@ -13,9 +13,9 @@ from transformers import MODEL_MAPPING, AutoConfig, AutoModel, PreTrainedConfig,
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from .configuration_multimodal import ModalityConfig, check_modality_name
-from .modeling_parts import encoder_part, input_kinds
+from .modeling_description import describe_modality
+from .modeling_parts import backbone_input_names, encoder_part, input_kinds
 from .modeling_pooling import has_dense_pooler
-from .modeling_probe import describe_modality
 
 # What says where files come from, and so holds for a backbone's configuration as for its weights.
 _HUB_KWARGS = ("revision", "token", "cache_dir", "local_files_only", "subfolder", "trust_remote_code")
@@ -65,7 +65,7 @@ def load_modality(
         config = _rebuilding_config(model, backbone, kind or input_kinds(backbone)[0])
     modality = describe_modality(backbone, dict(options))
     modality.backbone_config = config
-    _drop_unused_pooler(backbone, modality.pooling)
+    _drop_unused_parts(backbone, modality.pooling)
     return backbone, modality
 
 
@@ -79,7 +79,7 @@ def build_backbone(config: PreTrainedConfig, kind: str | None, pooling: str, **k
         **kwargs: `dtype` and `attn_implementation`.
     """
     backbone = encoder_part(_build_whole(config, pooling, **kwargs), kind)
-    _drop_unused_pooler(backbone, pooling)
+    _drop_unused_parts(backbone, pooling)
     return backbone
 
 
@@ -111,7 +111,17 @@ def load_backbone(source: Any, pooling: str, backbone_kwargs: Mapping[str, Any])
     if _holds_configuration_only(Path(source)):
         return _build_whole(config, pooling, **random_settings)
     model_class = _class_by_name(config) or AutoModel
-    return model_class.from_pretrained(source, **settings, **_pooling_layer_kwargs(config, pooling))
+    model = model_class.from_pretrained(source, **settings, **_pooling_layer_kwargs(config, pooling))
+    with torch.device("meta"):
+        _freeze_as(model, _build_whole(config, pooling))
+    return model
+
+
+def _freeze_as(model: PreTrainedModel, built: PreTrainedModel) -> None:
+    """Freeze what is never trained by construction (sinusoidal position tables), which loading makes trainable."""
+    flags = {name: parameter.requires_grad for name, parameter in built.named_parameters()}
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(flags.get(name, True))
 
 
 def _build_whole(config: PreTrainedConfig, pooling: str, **kwargs: Any) -> PreTrainedModel:
@@ -120,8 +130,8 @@ def _build_whole(config: PreTrainedConfig, pooling: str, **kwargs: Any) -> PreTr
         return model_class._from_config(config, **kwargs, **pooling_layer)
     if MODEL_MAPPING.get(type(config), None) is None and not hasattr(config, "auto_map"):
         raise ValueError(  # AutoModel would import all that it knows to list it
-            f"AutoModel knows no model for {type(config).__name__}; where it belongs to one tower of a model, name the "
-            "tower's class in its `architectures`, or hand over a model object"
+            f"AutoModel knows no model for {type(config).__name__}; if it is that of a tower, name "
+            "the tower's class in its `architectures`, or hand over a model object"
         )
     return AutoModel.from_config(config, **kwargs, **pooling_layer)
 
@@ -137,9 +147,7 @@ def _class_by_name(config: PreTrainedConfig) -> type[PreTrainedModel] | None:
     return None
 
 
-def _rebuilding_config(
-    model: PreTrainedModel, backbone: PreTrainedModel, kind: str
-) -> PreTrainedConfig:
+def _rebuilding_config(model: PreTrainedModel, backbone: PreTrainedModel, kind: str) -> PreTrainedConfig:
     """The configuration from which `build_backbone` makes this backbone again: its own, or else the whole model's.
 
     Raises:
@@ -174,12 +182,14 @@ def _check_apart(backbones: Mapping[str, PreTrainedModel]) -> None:
                 )
 
 
-def _drop_unused_pooler(backbone: PreTrainedModel, pooling: str) -> None:
-    """Take off a pooling layer that would never get a gradient, where the backbone's class lets one choose."""
+def _drop_unused_parts(backbone: PreTrainedModel, pooling: str) -> None:
+    """Take off what would never get a gradient, where the backbone can do without: pooling layers, predictors."""
     optional = "add_pooling_layer" in inspect.signature(type(backbone).__init__).parameters
     used = pooling == "pooler" or (pooling == "auto" and not has_dense_pooler(backbone))
     if optional and not used and getattr(backbone, "pooler", None) is not None:
         backbone.register_module("pooler", None)
+    if "skip_predictor" in backbone_input_names(backbone):  # V-JEPA 2, see `run_backbone`
+        backbone.register_module("predictor", None)
 
 
 def _pooling_layer_kwargs(config: PreTrainedConfig, pooling: str) -> dict[str, Any]:

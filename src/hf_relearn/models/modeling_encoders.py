@@ -12,6 +12,7 @@ from transformers.utils import ModelOutput
 from .configuration_multimodal import ModalityConfig
 from .modeling_parts import backbone_input_names
 from .modeling_pooling import MASK_NAMES, pool, token_mask, tokens_of
+from .modeling_probe import probes
 
 
 @dataclass
@@ -49,10 +50,13 @@ class ModalityEncoder(nn.Module):
         self.backbone = backbone
         self.kind = config.kind
         self.pooling = config.pooling
+        self.num_frames = config.num_frames
         self.feature_size = config.feature_size
+        self.probe = config.probe
         self.backbone_input_names = backbone_input_names(backbone)
         self.input_names = tuple(dict.fromkeys(self.backbone_input_names + MASK_NAMES))
         self._initial_flags: dict[str, bool] | None = None
+        self._fixed = {name for name, parameter in backbone.named_parameters() if not parameter.requires_grad}
         self._keeps_caches = any(True for _ in _caching_modules(backbone))
 
     def forward(self, **inputs: Tensor) -> ModalityOutput:
@@ -91,6 +95,18 @@ class ModalityEncoder(nn.Module):
     def train(self, mode: bool = True) -> "ModalityEncoder":
         return super().train(mode and any(parameter.requires_grad for parameter in self.parameters()))
 
+    def blank_inputs(self) -> dict[str, Tensor]:
+        """Inputs of a batch of one that mean nothing (zeros, any words), for a batch in which no sample has this
+        modality."""
+        found = probes(self.backbone.config, self.backbone_input_names, self.num_frames)
+        return fitted(next(inputs for index, (_, inputs) in enumerate(found) if index == self.probe), self.backbone)
+
+    def freeze_fixed(self) -> None:
+        """Freeze again what was frozen at construction: `from_pretrained` makes every parameter trainable."""
+        for name, parameter in self.backbone.named_parameters():
+            if name in self._fixed:
+                parameter.requires_grad_(False)
+
     def freeze(self) -> None:
         """Train none of the parameters any more, and go to evaluation mode."""
         if self._initial_flags is None:
@@ -108,7 +124,7 @@ class ModalityEncoder(nn.Module):
 def run_backbone(
     backbone: PreTrainedModel, inputs: Mapping[str, Tensor], input_names: tuple[str, ...], count_positions: bool
 ) -> ModelOutput:
-    """Call a backbone with those of the inputs that it takes, without the cache of a decoder.
+    """Call a backbone with those of the inputs that it takes, and without what only other uses of it need.
 
     Args:
         backbone: the backbone.
@@ -118,12 +134,23 @@ def run_backbone(
             nothing; for causal text backbones.
     """
     arguments: dict[str, Any] = {name: value for name, value in inputs.items() if name in input_names}
-    if "use_cache" in input_names:
-        arguments["use_cache"] = False
+    for name, value in (("use_cache", False), ("skip_predictor", True)):
+        if name in input_names:
+            arguments[name] = value
     mask = arguments.get("attention_mask")
     if count_positions and mask is not None and "position_ids" in input_names:
         arguments.setdefault("position_ids", (mask.long().cumsum(dim=-1) - 1).clamp(min=0))
     return backbone(**arguments)
+
+
+def fitted(inputs: Mapping[str, Tensor], backbone: PreTrainedModel) -> dict[str, Tensor]:
+    """Those inputs that a backbone takes, on its device and in the type of its weights."""
+    names = backbone_input_names(backbone)
+    return {
+        name: value.to(backbone.device, backbone.dtype if value.is_floating_point() else value.dtype)
+        for name, value in inputs.items()
+        if name in names
+    }
 
 
 def _caching_modules(backbone: nn.Module):

@@ -9,7 +9,6 @@ from transformers import initialization as init
 
 from .configuration_multimodal import ModalityConfig
 from .modeling_encoders import ModalityEncoder, ModalityOutput
-from .modeling_probe import probes
 
 
 def encode_present(encoder: ModalityEncoder, inputs: Mapping[str, Tensor], present: Tensor | None) -> ModalityOutput:
@@ -33,7 +32,8 @@ def encode_present(encoder: ModalityEncoder, inputs: Mapping[str, Tensor], prese
     if len(rows) == len(present):
         return encoder(**inputs)
     if len(rows) == 0:
-        output = _encode_blank(encoder, present.device)
+        with _frozen_statistics(encoder):
+            output = encoder(**encoder.blank_inputs())
         feature, tokens = output["feature"], output["tokens"][:, :1]
         return ModalityOutput(feature.expand(len(present), -1), tokens.expand(len(present), -1, -1))
     output = encoder(**{name: value[rows] for name, value in inputs.items()})
@@ -123,23 +123,6 @@ def ablations(names: list[str]) -> dict[str, frozenset[str]]:
         return {}
     alone = {f"only_{name}": frozenset([name]) for name in names}
     return alone | {f"without_{name}": frozenset(names) - {name} for name in names}
-
-
-def _encode_blank(encoder: ModalityEncoder, device: torch.device) -> ModalityOutput:
-    """Encode a row of zeros, of the first shape that the backbone takes."""
-    backbone = encoder.backbone
-    candidates = list(probes(backbone.config, encoder.backbone_input_names))
-    # An image backbone sees sounds and videos as images.
-    kind = encoder.kind if any(kind == encoder.kind for kind, _ in candidates) else candidates[0][0]
-    shown = [inputs for probe_kind, inputs in candidates if probe_kind == kind]
-    with _frozen_statistics(encoder):
-        for number, inputs in enumerate(shown, 1):
-            try:
-                return encoder(**{name: value.to(device) for name, value in inputs.items()})
-            except Exception:  # as when it was built, the configuration does not tell all
-                if number == len(shown):
-                    raise
-    raise ValueError(f"nothing is known that {type(backbone).__name__} encodes")
 
 
 def _like(placeholder: Tensor | None, values: Tensor) -> Tensor:

@@ -47,17 +47,6 @@ class MultimodalPreTrainedModel(PreTrainedModel):
             tied = {f"{name}.{key}": f"{name}.{value}" for key, value in module.all_tied_weights_keys.items()}
             self.all_tied_weights_keys.update(tied)
 
-    def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
-        if isinstance(module, SELF_INITIALISED):
-            module.initialise()
-
-    def initialize_weights(self) -> None:
-        super().initialize_weights()
-        fusion = getattr(getattr(self, "multimodal", self), "fusion", None)
-        if isinstance(fusion, CustomFusion):
-            fusion.restore()
-
     @property
     def backbones(self) -> dict[str, PreTrainedModel]:
         """Modality -> backbone of its encoder."""
@@ -75,9 +64,29 @@ class MultimodalPreTrainedModel(PreTrainedModel):
     def gradient_checkpointing_disable(self) -> None:
         disable_activation_checkpointing(self.backbones)
 
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, SELF_INITIALISED):
+            module.initialise()
+
+    def initialize_weights(self) -> None:
+        super().initialize_weights()
+        fusion = getattr(getattr(self, "multimodal", self), "fusion", None)
+        if isinstance(fusion, CustomFusion):
+            fusion.restore()
+
     def floating_point_ops(self, input_dict: Mapping[str, Any], exclude_embeddings: bool = True) -> int:
         """0: an estimate from the size of one modality's input would mislead."""
         return 0
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any):
+        """As that of transformers; what is never trained by construction (position tables) stays so."""
+        loaded = super().from_pretrained(*args, **kwargs)
+        model: Any = loaded[0] if isinstance(loaded, tuple) else loaded  # output_loading_info=True
+        for encoder in model.encoders.values():
+            encoder.freeze_fixed()
+        return loaded
 
     @classmethod
     def from_backbones(

@@ -1,5 +1,6 @@
 """Which part of a model encodes a modality: all of it, the encoder of an encoder-decoder, or one of several towers."""
 
+import copy
 import inspect
 
 from torch import Tensor, nn
@@ -102,17 +103,20 @@ class CodecEncoder(PreTrainedModel):
     """
 
     main_input_name = "input_values"
+    _codec: PreTrainedModel
 
     def __init__(self, codec: PreTrainedModel):
         super().__init__(codec.config)
-        self._codec_class = type(codec)
         self.encoder = codec.get_encoder()
         if self.encoder is codec:
             raise ValueError(f"{type(codec).__name__} has no encoder of its own, so it is no backbone")
+        shell = copy.copy(codec)  # without its parts: it knows how weights of its class are initialised
+        shell.__dict__["_modules"] = {}
+        self.__dict__["_codec"] = shell  # no part of this module
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        self._codec_class._init_weights(self, module)
+        self._codec._init_weights(module)
 
     def forward(self, input_values: Tensor) -> BaseModelOutput:
         """Encode sounds of shape (batch, samples) or (batch, channels, samples)."""

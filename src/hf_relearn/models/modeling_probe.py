@@ -1,107 +1,13 @@
-"""Running a backbone once on a batch of one: what it looks at, how it pools, and how wide its features are."""
+"""Inputs of a batch of one that a backbone may take: to find its widths with, and to stand for samples without it."""
 
+import math
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedConfig, PreTrainedModel
-from transformers.utils import ModelOutput
-
-from .configuration_multimodal import ModalityConfig
-from .modeling_encoders import ModalityEncoder, run_backbone
-from .modeling_parts import backbone_input_names, input_kinds
-from .modeling_pooling import default_pooling, tokens_of
+from transformers import PreTrainedConfig
 
 Probe = tuple[str, dict[str, Tensor]]  # the kind of modality that such inputs show, and the inputs
-
-
-@torch.no_grad()
-def describe_modality(backbone: PreTrainedModel, options: dict[str, Any]) -> ModalityConfig:
-    """Find kind, pooling and widths of a backbone by running it twice, in evaluation mode, on a batch of one.
-
-    Args:
-        backbone: one modality's; it is left in evaluation mode.
-        options: fields of `ModalityConfig` that the user chooses; widths among them are checked.
-
-    Returns:
-        The configuration of the modality, whose `backbone_config` is that of the backbone.
-
-    Raises:
-        ValueError: for an option that does not suit the backbone, inputs of several kinds, or a backbone that fails,
-            gives no states, or gives other ones for the same inputs.
-    """
-    class_name = type(backbone).__name__
-    options = dict(options)
-    wanted, pooling = options.pop("kind", None), options.pop("pooling", "auto")
-    sizes = {name: options.pop(name) for name in ("feature_size", "token_size") if name in options}
-    _check_kind(backbone, wanted)
-    ModalityConfig(backbone.config, wanted or "features", 0, 0, pooling, **options)  # checks what can be checked now
-    frames = options.get("num_frames", 1)
-    if frames > 1 and not {"pixel_values", "pixel_values_videos"} & set(backbone_input_names(backbone)):
-        raise ValueError(f"num_frames is {frames}, but {class_name} sees no images")
-    backbone.eval()
-    kind, inputs, output = _first_that_works(backbone, options.get("num_frames"))
-    if wanted not in (None, kind) and (kind, wanted) != ("vision", "audio"):
-        raise ValueError(f"kind is {wanted!r}, but {class_name} encodes {kind}")
-    if pooling == "auto":
-        pooling = default_pooling(output, backbone, causal=kind == "text" and _is_causal(backbone, inputs))
-    if kind == "video":
-        frames = next(value for name, value in inputs.items() if name.startswith("pixel_values")).shape[1]
-    config = ModalityConfig(backbone.config, wanted or kind, 0, 0, pooling, frames)
-    encoded = ModalityEncoder(backbone, config).eval()(**inputs)
-    if not torch.allclose(encoded.tokens, tokens_of(output), rtol=1e-2, atol=1e-3, equal_nan=True):
-        raise ValueError(
-            f"{class_name} gives other states each time for the same inputs, in evaluation mode too, as masked "
-            "autoencoders do: hand over a model with that switched off, such as "
-            "AutoModel.from_pretrained(..., mask_ratio=0.0)"
-        )
-    config.feature_size, config.token_size = encoded.feature.shape[-1], encoded.tokens.shape[-1]
-    for name, size in sizes.items():
-        if size != getattr(config, name):
-            raise ValueError(f"{name} is {size}, but {class_name} gives {getattr(config, name)}")
-    return config
-
-
-def _check_kind(backbone: PreTrainedModel, wanted: str | None) -> None:
-    kinds = input_kinds(backbone)
-    suits = {*kinds, *(("audio", "video") if "vision" in kinds else ())}
-    if len(kinds) == 1 and wanted is not None and wanted not in suits:
-        raise ValueError(f"kind is {wanted!r}, but {type(backbone).__name__} encodes {kinds[0]}")
-
-
-def _first_that_works(backbone: PreTrainedModel, num_frames: int | None) -> tuple[str, dict[str, Tensor], ModelOutput]:
-    names, class_name = backbone_input_names(backbone), type(backbone).__name__
-    failures = []
-    for kind, probe in probes(backbone.config, names, num_frames):
-        inputs = {
-            name: value.to(backbone.device, backbone.dtype if value.is_floating_point() else value.dtype)
-            for name, value in probe.items()
-            if name in names
-        }
-        try:
-            output = run_backbone(backbone, inputs, names, False)
-            hidden = output["last_hidden_state"]
-            if hidden.ndim not in (3, 4) or len(hidden) != 1:
-                raise ValueError(f"its last_hidden_state has the shape {tuple(hidden.shape)}")
-        except KeyError:
-            failures.append(f"{class_name} gives no last_hidden_state to pool")
-        except Exception as error:  # a backbone may fail in any way on inputs that are not what it expects
-            shapes = ", ".join(f"{key} of shape {tuple(value.shape)}" for key, value in inputs.items())
-            failures.append(f"{class_name} makes no feature of {shapes} ({error})")
-        else:
-            return kind, inputs, output
-    raise ValueError("; ".join(failures))
-
-
-def _is_causal(backbone: PreTrainedModel, inputs: dict[str, Tensor]) -> bool:
-    """Whether a change of the last token leaves the states of all others as they are."""
-    ids = inputs["input_ids"]
-    changed = {**inputs, "input_ids": torch.cat([ids[:, :-1], ids[:, :1]], dim=1)}
-    names = backbone_input_names(backbone)
-    first, second = (tokens_of(run_backbone(backbone, given, names, False)) for given in (inputs, changed))
-    same = first.shape == second.shape and torch.equal(first[:, 0], second[:, 0])
-    return same and not torch.equal(first[:, -1], second[:, -1])
 
 
 def probes(config: PreTrainedConfig, names: tuple[str, ...], num_frames: int | None = None) -> Iterator[Probe]:
@@ -162,7 +68,10 @@ def _images(config: PreTrainedConfig, names: tuple[str, ...], num_frames: int | 
     frames = [getattr(config, name) for name in ("num_frames", "frames_per_clip") if getattr(config, name, None)]
     clip_length = num_frames if num_frames and num_frames > 1 else frames[0] if frames else 8
     for size in sizes or (64, 224):
-        image = torch.zeros(channels, *(size if isinstance(size, (list, tuple)) else (size, size)))
+        shape = (channels, *(size if isinstance(size, (list, tuple)) else (size, size)))
+        image = torch.linspace(-1, 1, math.prod(shape)).reshape(
+            shape
+        )  # masked patches of a plain one would look alike
         if "pixel_values" in names:
             yield "vision", {"pixel_values": image.expand(1, -1, -1, -1)}
             yield "video", {"pixel_values": image.expand(1, clip_length, -1, -1, -1)}

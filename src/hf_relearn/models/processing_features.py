@@ -57,23 +57,24 @@ class FeaturesInput:
         Raises:
             RawValueError: for values that are no finite numbers, of different widths, or none at all.
         """
-        count, total, squares, shift = 0, np.zeros(1), np.zeros(1), None
+        count, total, squares = 0, np.zeros(0), np.zeros(0)
         for row, value in enumerate(values):
             if value is None:
                 continue
             steps = np.atleast_2d(_numbers(value, row)).astype(np.float64)
-            if shift is None:  # values far from zero would lose their digits in the sum of squares
-                shift = steps.mean(axis=0)
-            if steps.shape[1] != len(shift):
-                raise RawValueError(f"row {row} has vectors of width {steps.shape[1]}, those before {len(shift)}")
+            if not count:
+                total, squares = np.zeros(steps.shape[1]), np.zeros(steps.shape[1])
+            if steps.shape[1] != len(total):
+                raise RawValueError(f"row {row} has vectors of width {steps.shape[1]}, those before {len(total)}")
             count += len(steps)
-            total = total + (steps - shift).sum(axis=0)
-            squares = squares + ((steps - shift) ** 2).sum(axis=0)
-        if shift is None:
+            total += steps.sum(axis=0)
+            squares += (steps**2).sum(axis=0)
+        if not count:
             raise RawValueError("there are no values to find a mean of")
-        std = np.sqrt(np.maximum(squares / count - (total / count) ** 2, 0))
-        constant = std <= 1e-6 * np.maximum(np.abs(shift), 1)
-        return {"mean": (shift + total / count).tolist(), "std": np.where(constant, 1.0, std).tolist()}
+        mean = total / count
+        std = np.sqrt(np.maximum(squares / count - mean**2, 0))
+        constant = std <= 1e-6 * np.abs(mean)  # what rounding leaves of 0
+        return {"mean": mean.tolist(), "std": np.where(constant, 1.0, std).tolist()}
 
     def __call__(self, values: Sequence[Any], augmentation: Augmentation | None = None) -> dict[str, Tensor]:
         """Return `feature_values`, float32: (batch, input size) for vectors; for sequences (batch, steps, input size),
