@@ -8,6 +8,8 @@ Re-learning for Balanced Multimodal Learning", ECCV 2024, arXiv 2407.09705).
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from hf_relearn.autoload import register_with_pipelines
+
 if TYPE_CHECKING:
     from hf_relearn.method import InitialWeights, ModalityDiagnosis, diagnose, purity_score, soft_reinit_
     from hf_relearn.models import (
@@ -76,3 +78,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+register_with_pipelines()

@@ -83,7 +83,8 @@ def _located(dataset: Dataset, column: str, origin: str, folder: Path) -> Datase
         return path
 
     paths = [locate(value) for value in dataset[column]]
-    feature = dataset.features[column]
+    text = Value("string")  # a large string, as some readers give it, cannot be cast to a medium
+    feature = datasets.List(text) if isinstance(dataset.features[column], _LISTS) else text
     return dataset.remove_columns(column).add_column(column, paths, feature=feature)
 
 

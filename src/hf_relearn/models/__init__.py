@@ -1,11 +1,13 @@
 """Floor 2: the fusion model, its configuration and its processor."""
 
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoProcessor
+from transformers.pipelines import PIPELINE_REGISTRY
 
 from .configuration_features import FeaturesConfig
 from .configuration_multimodal import ModalityConfig, MultimodalConfig
 from .modeling_features import FeaturesModel
 from .modeling_multimodal import MultimodalForClassification, MultimodalModel
+from .pipeline_multimodal import TASK, MultimodalClassificationPipeline
 from .processing_augmentation import Augmentation
 from .processing_multimodal import MultimodalProcessor
 
@@ -15,12 +17,16 @@ AutoConfig.register(MultimodalConfig.model_type, MultimodalConfig)
 AutoModel.register(MultimodalConfig, MultimodalModel)
 AutoModelForSequenceClassification.register(MultimodalConfig, MultimodalForClassification)
 AutoProcessor.register(MultimodalConfig, MultimodalProcessor)
+PIPELINE_REGISTRY.register_pipeline(
+    TASK, pipeline_class=MultimodalClassificationPipeline, pt_model=MultimodalForClassification, type="multimodal"
+)
 
 __all__ = [
     "Augmentation",
     "FeaturesConfig",
     "FeaturesModel",
     "ModalityConfig",
+    "MultimodalClassificationPipeline",
     "MultimodalConfig",
     "MultimodalForClassification",
     "MultimodalModel",

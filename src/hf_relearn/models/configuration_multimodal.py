@@ -131,6 +131,10 @@ class MultimodalConfig(PreTrainedConfig):
             )
         if self.unimodal_loss_weight < 0:
             raise ValueError(f"unimodal_loss_weight is {self.unimodal_loss_weight}, but it cannot be negative")
+        if not type(self).__module__.startswith("transformers_modules"):
+            # They are for those who load this code from a repository. Here the pipeline is known already, but
+            # transformers would want to be trusted with the repository's.
+            kwargs.pop("custom_pipelines", None)
         super().__post_init__(**kwargs)
         if self.id2label is not None:
             self.label2id = {label: index for index, label in self.id2label.items()}

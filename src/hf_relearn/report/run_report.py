@@ -1,5 +1,6 @@
 """Writes a run's `report.md` and its figures."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -9,7 +10,7 @@ from matplotlib.figure import Figure
 
 from hf_relearn.report.diagnosis_figures import alpha_figure, purity_figure
 from hf_relearn.report.environment import environment
-from hf_relearn.report.files import file_stem, write_files
+from hf_relearn.report.files import file_stem, without_local_paths, write_files
 from hf_relearn.report.markdown import code, metric_label, number, percent, prose, table, text
 from hf_relearn.report.projection import Part, features_figure
 from hf_relearn.report.reading import read_modality, read_run
@@ -17,6 +18,7 @@ from hf_relearn.report.series import Record, epoch_of, finite, modality_entry, m
 from hf_relearn.report.theme import NothingToDraw, render_png
 from hf_relearn.report.training_figures import accuracy_figure
 
+REPORT_FACTS_FILE = "report.json"
 LONGEST_OPEN_TABLE = 24  # rows; a longer table of points is folded
 
 DIAGNOSIS_COLUMNS = {
@@ -40,11 +42,14 @@ def write_report(
     features: Mapping[str, Part] | None = None,
     class_names: Mapping[int, str] | Sequence[str] | None = None,
     notes: Sequence[str] = (),
+    versions: Mapping[str, str] | None = None,
+    keep_feature_figures: bool = False,
 ) -> Path:
-    """Write `report.md` and `figures/*.png` of a run into its output directory.
+    """Write `report.md` and `figures/*.png` of a run into its output directory, and `report.json`.
 
     Everything is drawn before the first file is written. A figure that has nothing to show is left out, and the
-    report says why. No absolute local path gets into the text.
+    report says why. No absolute local path gets into the text. `report.json` holds what no other file of a run does
+    (title, settings, notes, results, versions), so that a report can be made anew.
 
     Args:
         output_dir: Folder of the run, created where it is missing.
@@ -56,6 +61,8 @@ def write_report(
         features: Part (`train`, `held-out`) -> ({modality: (n, d) array}, (n,) integer labels) of the final model.
         class_names: Names by label, as a mapping or a sequence.
         notes: Sentences in Markdown that a reader must know, such as where the data come from.
+        versions: Versions and machine of the run; None takes those of this process.
+        keep_feature_figures: Whether to show figures of features that an earlier report left in the folder.
 
     Returns:
         Path of `report.md`.
@@ -68,6 +75,10 @@ def write_report(
         records, log_history, results, [name for part in (features or {}).values() for name in part[0]]
     )
     figures, left_out = draw_figures(records, log_history, modalities, features, class_names)
+    kept: list[str] = []
+    if keep_feature_figures and (kept := _earlier_feature_figures(Path(output_dir), modalities)):
+        left_out.pop("the features", None)
+    versions = environment() if versions is None else versions
     epochs = [epoch for entry in [*log_history, *records] if (epoch := epoch_of(entry)) is not None]
     steps = [int(step) for entry in [*log_history, *records] if (step := finite(entry.get("step"))) is not None]
     sections = [
@@ -80,18 +91,41 @@ def write_report(
         _diagnosis_text(records, modalities),
         "## Figures",
         *[f"![Figure of {subject}](figures/{name})\n\n{caption}" for name, (subject, caption, _) in figures.items()],
+        *kept,
         *[f"No figure of {subject}: {reason}." for subject, reason in left_out.items()],
         "## Every diagnosis",
         points_table(records, modalities),
         "## Settings",
         settings_table(settings),
         "## Versions and machine",
-        table(("", ""), [(name, text(value)) for name, value in environment().items()], numeric_from=2),
+        table(("", ""), [(name, text(value)) for name, value in versions.items()], numeric_from=2),
     ]
+    facts = {"title": title, "settings": settings, "notes": notes, "results": results, "versions": versions}
     contents = {f"figures/{name}": render_png(figure) for name, (_, _, figure) in figures.items()}
     contents["report.md"] = ("\n\n".join(sections) + "\n").encode()
+    contents[REPORT_FACTS_FILE] = (json.dumps(_shareable(facts), indent=2, ensure_ascii=False) + "\n").encode()
     write_files(Path(output_dir), contents)
     return Path(output_dir) / "report.md"
+
+
+def _shareable(value: Any) -> Any:
+    """A value as JSON takes it, without local paths."""
+    if isinstance(value, Mapping):
+        return {str(key): _shareable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_shareable(item) for item in value]
+    return value if isinstance(value, bool | int | float) or value is None else without_local_paths(value)
+
+
+def _earlier_feature_figures(output_dir: Path, modalities: Sequence[str]) -> list[str]:
+    """Markdown of the figures of features that are in a run's folder already."""
+    names = {name: f"figures/features_{file_stem(name)}.png" for name in modalities}
+    return [
+        f"![Figure of the {text(name)} features]({file})\n\nFeatures of {text(name)} by class, as drawn by an earlier "
+        "report."
+        for name, file in names.items()
+        if (output_dir / file).is_file()
+    ]
 
 
 def draw_figures(

@@ -145,7 +145,7 @@ class Diagnoser:
         start = time.perf_counter()
         parts = self.features(model)
         extracted = time.perf_counter()
-        modalities = by_first_process(lambda: self._diagnose(parts), self.args)
+        modalities = by_first_process(lambda: self.judge(parts), self.args)
         end = time.perf_counter()
         return Verdict(modalities, seconds=end - start, kmeans_seconds=end - extracted)
 
@@ -155,7 +155,13 @@ class Diagnoser:
         except ValueError as error:
             raise ValueError(f"the {part} part cannot be diagnosed: {error}") from error
 
-    def _diagnose(self, parts: dict[str, PartFeatures]) -> dict[str, ModalityDiagnosis]:
+    def judge(self, parts: Mapping[str, PartFeatures]) -> dict[str, ModalityDiagnosis]:
+        """Diagnose features that `features` gave, on the process that has them: modality -> diagnosis.
+
+        Raises:
+            NonFiniteFeaturesError: if features are NaN or infinite.
+            ValueError: if the diagnosis is impossible.
+        """
         names = parts["training"].features
         if missing := [name for name in self.modalities or [] if name not in names]:
             raise ValueError(

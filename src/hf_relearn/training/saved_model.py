@@ -1,0 +1,109 @@
+"""Diagnosing a model that is there already, on any data, without training it."""
+
+import tempfile
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from hf_relearn.method import DiagnosisWarning, ModalityDiagnosis, linear_probe_accuracy
+from hf_relearn.training.arguments import RelearnTrainingArguments
+from hf_relearn.training.collator import MultimodalCollator
+from hf_relearn.training.diagnoser import Diagnoser, PartFeatures
+from hf_relearn.training.features import multimodal_features
+
+
+@dataclass(frozen=True)
+class SavedModelDiagnosis:
+    """What a diagnosis of a saved model found.
+
+    Attributes:
+        modalities: modality -> its diagnosis.
+        probe_accuracies: modality -> accuracy in [0, 1], on the held-out part, of a linear probe that was fitted on
+            the training part's features.
+        num_classes: number of classes, and so of clusters.
+        notes: what makes the numbers mean less than they seem to.
+    """
+
+    modalities: Mapping[str, ModalityDiagnosis]
+    probe_accuracies: Mapping[str, float]
+    num_classes: int
+    notes: tuple[str, ...] = ()
+
+
+def diagnose_saved_model(
+    model: nn.Module,
+    collator: MultimodalCollator,
+    train_dataset: Any,
+    held_out_dataset: Any,
+    *,
+    sampling: str = "matched",
+    max_samples: int | None = None,
+    n_init: int = 1,
+    relearn_lambda: float = 3.0,
+    batch_size: int = 32,
+    seed: int = 0,
+    use_cpu: bool = False,
+    progress: bool = True,
+) -> SavedModelDiagnosis:
+    """Measure how well each modality's features separate the classes: by purity, and by a linear probe.
+
+    The model is moved to the accelerator, if there is one, and otherwise left as it is.
+
+    Args:
+        model: a fusion model.
+        collator: makes batches of rows; its `label_column` tells the classes.
+        train_dataset: samples that the model was trained on, map-style.
+        held_out_dataset: samples that it was not trained on.
+        sampling: training samples that are looked at: `"matched"`, as many as there are held-out ones, or `"all"`.
+        max_samples: bound on the samples of each part; None for all.
+        n_init: K-means starts.
+        relearn_lambda: lambda of the strength alpha = tanh(lambda * gap) that re-learning would take.
+        batch_size: samples per forward pass.
+        seed: of the samples drawn and the clustering.
+        use_cpu: leave accelerators alone.
+        progress: whether to show progress bars.
+
+    Raises:
+        NonFiniteFeaturesError: if features are NaN or infinite.
+        ValueError: for data without one class per sample, or with a modality that no sample has.
+    """
+    with tempfile.TemporaryDirectory() as folder:  # training arguments want one; nothing is written
+        args = RelearnTrainingArguments(
+            output_dir=folder,
+            per_device_eval_batch_size=batch_size,
+            seed=seed,
+            use_cpu=use_cpu,
+            disable_tqdm=not progress,
+            diagnosis_sampling=sampling,
+            diagnosis_max_samples=max_samples,
+            diagnosis_n_init=n_init,
+            relearn_lambda=relearn_lambda,
+        )
+    diagnoser = Diagnoser(
+        multimodal_features, train_dataset, held_out_dataset, collator, args.relearn_settings(), args
+    )
+    parts = diagnoser.features(model.to(args.device))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", DiagnosisWarning)
+        modalities = diagnoser.judge(parts)
+    for warning in caught:
+        if not issubclass(warning.category, DiagnosisWarning):
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    return SavedModelDiagnosis(
+        modalities=modalities,
+        probe_accuracies={name: _probe(name, parts, seed) for name in modalities},
+        num_classes=diagnoser.num_classes,
+        notes=tuple(str(item.message) for item in caught if issubclass(item.category, DiagnosisWarning)),
+    )
+
+
+def _probe(modality: str, parts: Mapping[str, PartFeatures], seed: int) -> float:
+    """Accuracy of a probe on one modality's features, by the samples that have it."""
+    values = []
+    for part in (parts["training"], parts["diagnosing"]):
+        rows = part.having(modality)
+        values += [part.features[modality][rows], part.labels[rows]]
+    return linear_probe_accuracy(*values, seed=seed)
