@@ -103,11 +103,14 @@ class MultimodalPreTrainedModel(SafeWeightsMixin, PreTrainedModel):
 
         Args:
             backbones: modality name -> Hub id, local folder (one with a configuration but no weights gives random
-                weights), configuration (random weights) or model of transformers (used as it is, not copied; a
-                pooling layer that nothing would use is taken off, as it is left out of the others).
+                weights), configuration (random weights) or model of transformers (used as it is, not copied; what
+                nothing would use, such as a pooling layer, is taken off, as it is left out of the others). Of an
+                encoder-decoder the encoder is taken, of a model with several towers the one of the modality's `kind`,
+                see `encoder_part`.
             fusion: how modalities are joined, a name in `MultimodalConfig.fusion`; or a module of the user's own, or
                 what builds one from the configuration: see `CustomFusion`. `fusion_kwargs` are its options.
-            modality_options: modality name -> options of `ModalityConfig`: `kind`, `pooling`, `num_frames`.
+            modality_options: modality name -> options of `ModalityConfig`: `kind`, `pooling`, `num_frames`; and
+                `feature_size`, `token_size`, which are found in any case, and checked where they are given.
             backbone_kwargs: passed to `AutoModel.from_pretrained` (`revision`, `token`, ...); `dtype` (float32 by
                 default) and `attn_implementation` reach backbones with random weights, too. Weights are read from
                 safetensors files; `use_safetensors=False` reads others.
@@ -118,9 +121,9 @@ class MultimodalPreTrainedModel(SafeWeightsMixin, PreTrainedModel):
 
         Raises:
             ValueError: for no backbones, a name that cannot be a prefix, an unknown option or one of an unknown
-                modality, a fusion or options of it that do not fit, one model object under two names, model objects of
-                different dtypes, or a backbone that encodes nothing known, has a head, or takes several kinds of
-                input.
+                modality, a fusion or options of it that do not fit, backbones that share parameters, model objects of
+                different dtypes, or a backbone that encodes nothing known, has a head, has no part that encodes one
+                kind of input, or draws random numbers in evaluation mode.
             TypeError: for a backbone that is nothing of what is named above.
             OSError: if a Hub id or folder holds no model.
         """

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from hf_relearn.report.diagnosis_figures import alpha_figure, purity_figure
 from hf_relearn.report.environment import environment
 from hf_relearn.hub.local_paths import without_local_paths
-from hf_relearn.report.files import file_stem, , write_files
+from hf_relearn.report.files import file_stem, write_files
 from hf_relearn.report.markdown import code, metric_label, number, percent, prose, table, text
 from hf_relearn.report.projection import Part, features_figure
 from hf_relearn.report.reading import read_modality, read_run
