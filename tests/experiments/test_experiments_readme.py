@@ -55,3 +55,13 @@ def test_example_with_own_data(small_digits, tmp_path, monkeypatch):
     exec(compile(code, "README.md", "exec"), {})
     assert (tmp_path / "my-model" / "model.safetensors").is_file()
     assert (tmp_path / "my-model" / "relearn_history.jsonl").read_text().count('"point"') == 1
+
+
+def test_example_with_a_fusion_of_ones_own(tmp_path, monkeypatch):
+    code = next(block for block in BLOCKS if "fusion_module" in block)
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(compile(code, "README.md", "exec"), names)
+    output = names["output"]
+    assert set(output.ablation_logits) == {"only_gaze", "only_sensors", "without_gaze", "without_sensors"}
+    assert output.logits.isfinite().all()
