@@ -337,6 +337,7 @@ BACKBONES: dict[str, Backbone] = {
     "deberta-v2": _text("DebertaV2", "mean", **BERT, relative_attention=True, pos_att_type=["p2c", "c2p"]),
     "mpnet": _text("MPNet", "mean", **BERT),
     "modernbert": _text("ModernBert", "mean", **BERT, cls_token_id=1, sep_token_id=2),
+    "longformer": _text("Longformer", "mean", pads=False, **BERT, attention_window=4),
     "fnet": _text("FNet", "mean", pads=False, **BERT),
     "squeezebert": _text(
         "SqueezeBert",

@@ -36,7 +36,8 @@ def probes(config: PreTrainedConfig, names: tuple[str, ...], num_frames: int | N
 def _texts(config: PreTrainedConfig) -> Iterator[Probe]:
     text_config = config.get_text_config()
     special = {getattr(text_config, f"{name}_token_id", None) for name in ("pad", "bos", "eos")}
-    ids = [index for index in range(1, text_config.vocab_size) if index not in special][:8]
+    vocab_size = getattr(text_config, "vocab_size", None) or 100  # characters are not counted
+    ids = [index for index in range(1, vocab_size) if index not in special][:8]
     yield "text", {"input_ids": torch.tensor([ids]), "attention_mask": torch.ones(1, len(ids)).long()}
 
 
