@@ -81,3 +81,13 @@ def test_example_with_any_mix_of_columns(tmp_path, monkeypatch):
     assert len(data["validation"]) == 4
     assert set(batch["caption_present"].tolist()) == {True, False}
     assert model(**batch).loss.isfinite()
+
+
+def test_example_with_a_fusion_of_ones_own(tmp_path, monkeypatch):
+    code = next(block for block in BLOCKS if "fusion_module" in block)
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(compile(code, "README.md", "exec"), names)
+    output = names["output"]
+    assert set(output.ablation_logits) == {"only_gaze", "only_sensors", "without_gaze", "without_sensors"}
+    assert output.logits.isfinite().all()

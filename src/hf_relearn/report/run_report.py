@@ -8,9 +8,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from hf_relearn.hub.local_paths import without_local_paths
 from hf_relearn.report.diagnosis_figures import alpha_figure, purity_figure
 from hf_relearn.report.environment import environment
-from hf_relearn.hub.local_paths import without_local_paths
 from hf_relearn.report.files import file_stem, write_files
 from hf_relearn.report.markdown import code, metric_label, number, percent, prose, table, text
 from hf_relearn.report.projection import Part, features_figure

@@ -1,0 +1,140 @@
+"""What the fusion models share: how they are built from backbones, initialised, saved and loaded."""
+
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from .configuration_fusion import CUSTOM_FUSION
+from .configuration_multimodal import MultimodalConfig
+from .modeling_backbones import load_backbones
+from .modeling_checkpointing import disable_activation_checkpointing, enable_activation_checkpointing
+from .modeling_fusion import LowRankFusion
+from .modeling_fusion_custom import CustomFusion, FusionModule
+from .modeling_fusion_tokens import BottleneckFusion
+from .modeling_loading import SafeWeightsMixin
+from .modeling_missing import Placeholder
+
+# Modules with parameters that no general rule of transformers knows.
+SELF_INITIALISED = (BottleneckFusion, LowRankFusion, Placeholder)
+
+
+class MultimodalPreTrainedModel(SafeWeightsMixin, PreTrainedModel):
+    """What both models share: the configuration, and properties that live in the backbones."""
+
+    config: MultimodalConfig
+    config_class = MultimodalConfig
+    base_model_prefix = "multimodal"
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+
+    def post_init(self) -> None:
+        super().post_init()
+        # transformers collects these from direct children only, and backbones sit deeper.
+        for name, module in self.named_modules():
+            if module is self or not isinstance(module, PreTrainedModel):
+                continue
+            for attribute in ("_no_split_modules", "_keep_in_fp32_modules", "_keep_in_fp32_modules_strict"):
+                setattr(self, attribute, set(getattr(self, attribute)) | set(getattr(module, attribute) or ()))
+            tied = {f"{name}.{key}": f"{name}.{value}" for key, value in module.all_tied_weights_keys.items()}
+            self.all_tied_weights_keys.update(tied)
+
+    @property
+    def backbones(self) -> dict[str, PreTrainedModel]:
+        """Modality -> backbone of its encoder."""
+        encoders: Any = self.encoders
+        return {name: encoder.backbone for name, encoder in encoders.items()}
+
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs=None, **kwargs: Any) -> None:
+        """Switch activation checkpointing on in every backbone that allows it, and warn of those that do not.
+
+        Raises:
+            ValueError: if none allows it.
+        """
+        enable_activation_checkpointing(self.backbones, gradient_checkpointing_kwargs, **kwargs)
+
+    def gradient_checkpointing_disable(self) -> None:
+        disable_activation_checkpointing(self.backbones)
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, SELF_INITIALISED):
+            module.initialise()
+
+    def initialize_weights(self) -> None:
+        super().initialize_weights()
+        fusion = getattr(getattr(self, "multimodal", self), "fusion", None)
+        if isinstance(fusion, CustomFusion):
+            fusion.restore()
+
+    def floating_point_ops(self, input_dict: Mapping[str, Any], exclude_embeddings: bool = True) -> int:
+        """0: an estimate from the size of one modality's input would mislead."""
+        return 0
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any):
+        """As that of transformers; what is never trained by construction (position tables) stays so."""
+        loaded = super().from_pretrained(*args, **kwargs)
+        model: Any = loaded[0] if isinstance(loaded, tuple) else loaded  # output_loading_info=True
+        for encoder in model.encoders.values():
+            encoder.freeze_fixed()
+        return loaded
+
+    @classmethod
+    def from_backbones(
+        cls,
+        backbones: Mapping[str, Any],
+        *,
+        fusion: str | FusionModule = "concat",
+        modality_options: Mapping[str, Mapping[str, Any]] | None = None,
+        backbone_kwargs: Mapping[str, Any] | None = None,
+        **config_kwargs: Any,
+    ):
+        """Build a fusion model from backbones.
+
+        Args:
+            backbones: modality name -> Hub id, local folder (one with a configuration but no weights gives random
+                weights), configuration (random weights) or model of transformers (used as it is, not copied; what
+                nothing would use, such as a pooling layer, is taken off, as it is left out of the others). Of an
+                encoder-decoder the encoder is taken, of a model with several towers the one of the modality's `kind`,
+                see `encoder_part`.
+            fusion: how modalities are joined, a name in `MultimodalConfig.fusion`; or a module of the user's own, or
+                what builds one from the configuration: see `CustomFusion`. `fusion_kwargs` are its options.
+            modality_options: modality name -> options of `ModalityConfig`: `kind`, `pooling`, `num_frames`; and
+                `feature_size`, `token_size`, which are found in any case, and checked where they are given.
+            backbone_kwargs: passed to `AutoModel.from_pretrained` (`revision`, `token`, ...); `dtype` (float32 by
+                default) and `attn_implementation` reach backbones with random weights, too. Weights are read from
+                safetensors files; `use_safetensors=False` reads others.
+            **config_kwargs: fields of `MultimodalConfig`, such as `id2label` or `unimodal_loss_weight`.
+
+        Returns:
+            A model in evaluation mode, as `from_pretrained` gives it.
+
+        Raises:
+            ValueError: for no backbones, a name that cannot be a prefix, an unknown option or one of an unknown
+                modality, a fusion or options of it that do not fit, backbones that share parameters, model objects of
+                different dtypes, or a backbone that encodes nothing known, has a head, has no part that encodes one
+                kind of input, or draws random numbers in evaluation mode.
+            TypeError: for a backbone that is nothing of what is named above.
+            OSError: if a Hub id or folder holds no model.
+        """
+        loaded, modalities = load_backbones(backbones, modality_options or {}, backbone_kwargs or {})
+        module = None if isinstance(fusion, str) else fusion
+        name = fusion if isinstance(fusion, str) else CUSTOM_FUSION
+        config = MultimodalConfig(modalities=modalities, fusion=name, **config_kwargs)
+        model = cls(config, backbones=loaded, fusion_module=module)
+        dtype = next(iter(loaded.values())).dtype
+        inner = getattr(model, "multimodal", model)
+        for child in (*model.children(), *inner.children()):
+            if child is not inner and child is not model.encoders:  # backbones stay as they were given
+                child.to(dtype)
+        return model.eval()
+
+    def loading_kwargs(self) -> dict[str, Any]:
+        """What `from_pretrained` needs beside a folder that this model was saved in."""
+        fusion: Any = getattr(self, "multimodal", self).fusion
+        return {"fusion_module": deepcopy(fusion.module)} if self.config.fusion == CUSTOM_FUSION else {}
