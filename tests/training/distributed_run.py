@@ -4,16 +4,20 @@ Each process leaves `process-<index>.safetensors` and `process-<index>.json` in 
 """
 
 import json
+import os
+import random
 import sys
+import time
 import warnings
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
-from tiny import TensorRows, make_trainer, tiny_model, weights_of
+from tiny import TensorRows, make_trainer, tiny_model, training_arguments, weights_of, without_times
 from transformers import TrainerCallback, default_data_collator
 
-from hf_relearn.training import read_history
+from hf_relearn.training import MultimodalRelearnTrainer, read_history
 
 
 class Perturbed(TrainerCallback):
@@ -81,14 +85,84 @@ def training_with_points(folder: Path) -> tuple[dict, dict]:
     return {f"trained.{name}": value for name, value in weights_of(trainer.model).items()}, values
 
 
+def batches_of_sixteen(folder: Path) -> tuple[dict, dict]:
+    """The same global batches, however they are shared out; with uni-modal heads, and two points on the way."""
+    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
+    tensors, values = {}, {}
+    for size, steps in ((16, 1), (4, 4)) if alone else ((8, 1),):
+        name = f"{size} x {steps}"
+        settings = {"per_device_train_batch_size": size, "gradient_accumulation_steps": steps, "optim": "sgd"}
+        settings |= {"learning_rate": 0.1, "optim_args": "momentum=0.9", "diagnosis_sampling": "all"}
+        model = tiny_model(unimodal_loss_weight=1.0)
+        others = {"diagnosis_dataset": TensorRows(24, seed=3)}
+        trainer = make_trainer(folder / name, model, TensorRows(48), others, **settings)
+        trainer.train()
+        tensors |= {f"batches.{name}.{key}": value for key, value in weights_of(trainer.model).items()}
+        losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+        norms = [entry["grad_norm"] for entry in trainer.state.log_history if "loss" in entry]
+        values[name] = {"losses": losses, "norms": norms, "records": read_history(folder / name)}
+    return tensors, {"batches": values}
+
+
+def augmented(rows):
+    """A batch that depends on every generator of the CPU."""
+    draw = torch.rand(()).item() + random.random() + np.random.rand()
+    batch = default_data_collator(rows)
+    return {name: value + draw if value.is_floating_point() else value for name, value in batch.items()}
+
+
+class SlowGenerators(MultimodalRelearnTrainer):
+    """The second process is late with its share of a checkpoint."""
+
+    def _save_rng_state(self, output_dir):
+        if self.args.process_index == 1 and self.state.global_step == 2:
+            time.sleep(0.7)
+        super()._save_rng_state(output_dir)
+
+
+def resumed_in_the_middle(folder: Path) -> tuple[dict, dict]:
+    """A run with dropout, augmentation and points, and the same one resumed from its checkpoints."""
+    files = {}
+
+    class Look(TrainerCallback):
+        def on_save(self, args, state, control, **kwargs):  # the checkpoint counts as whole by now
+            found = sorted(path.name for path in (folder / f"checkpoint-{state.global_step}").iterdir())
+            files.setdefault(str(state.global_step), found)
+
+    def trained(checkpoint=None):
+        settings = {"per_device_train_batch_size": 5, "num_train_epochs": 3}
+        settings |= {"save_strategy": "steps", "save_steps": 1, "lr_scheduler_type": "cosine"}
+        args = training_arguments(folder, **settings)
+        model = tiny_model(seed=7 if checkpoint else 0, dropout=0.2)
+        trainer = SlowGenerators(model, args, augmented, TensorRows(), TensorRows(12, seed=1))
+        trainer.add_callback(Look())
+        trainer.train(resume_from_checkpoint=checkpoint)
+        state = trainer.optimizer.state_dict()["state"]
+        tensors = {f"weights.{name}": value for name, value in weights_of(trainer.model).items()}
+        tensors |= {f"optimizer.{i}.{key}": value for i, entry in state.items() for key, value in entry.items()}
+        tensors |= {f"window.{name}": value for name, value in trainer.unimodal.window.tensors().items()}
+        records = without_times(read_history(folder))
+        return tensors, {"log": without_times(trainer.state.log_history[:-1]), "records": records}
+
+    tensors, values = {}, {}
+    for name, step in (("whole", None), ("middle", 2), ("end of an epoch", 3), ("after a point", 4)):
+        found, seen = trained(None if step is None else str(folder / f"checkpoint-{step}"))
+        tensors |= {f"{name}.{key}": value.contiguous() for key, value in found.items()}
+        values[name] = seen
+    return {f"resumed.{key}": value for key, value in tensors.items()}, {"resumed": values, "files": files}
+
+
 def main() -> None:
     warnings.simplefilter("ignore")  # so few samples look purer by chance
     folder = Path(sys.argv[1])
     tensors, values = one_point_for_given_weights(folder / "point")
-    more_tensors, more_values = training_with_points(folder / "training")
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    for part in (training_with_points, batches_of_sixteen, *[resumed_in_the_middle] * several):
+        more_tensors, more_values = part(folder / part.__name__)
+        tensors, values = tensors | more_tensors, values | more_values
     index = int(torch.distributed.get_rank()) if torch.distributed.is_initialized() else 0
-    save_file(tensors | more_tensors, folder / f"process-{index}.safetensors")
-    (folder / f"process-{index}.json").write_text(json.dumps(values | more_values))
+    save_file(tensors, folder / f"process-{index}.safetensors")
+    (folder / f"process-{index}.json").write_text(json.dumps(values))
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 

@@ -27,13 +27,25 @@ def result_of(folder: Path, process: int) -> tuple[dict, dict]:
     )
 
 
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+# On a CPU `--cpu` would start one process; the script itself says `use_cpu`.
+ACCELERATE = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0")
+
+
 @pytest.fixture(scope="module")
-def results(tmp_path_factory):
+def alone(tmp_path_factory):
+    """(tensors, values) of one process alone."""
+    folder = tmp_path_factory.mktemp("alone") / "one"
+    launch(folder)
+    return result_of(folder, 0)
+
+
+@pytest.fixture(scope="module", params=[TORCHRUN, ACCELERATE], ids=["torchrun", "accelerate launch"])
+def results(request, tmp_path_factory, alone):
     """[(tensors, values) of one process alone, of process 0 of 2, of process 1 of 2]"""
-    folder = tmp_path_factory.mktemp("distributed")
-    launch(folder / "one")
-    launch(folder / "two", "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
-    return [result_of(folder / "one", 0), result_of(folder / "two", 0), result_of(folder / "two", 1)]
+    folder = tmp_path_factory.mktemp("distributed") / "two"
+    launch(folder, *request.param)
+    return [alone, result_of(folder, 0), result_of(folder, 1)]
 
 
 def only(tensors, prefix):
@@ -83,3 +95,48 @@ def test_the_diagnosing_part_returns_in_every_process_after_the_point(results):
         assert len(set(rows)) == 27  # beside a few that even out the last batch
         assert bool(set(rows) & held_out) == (number >= 1)
     assert len({tuple(rows) for rows in epochs}) == 3
+
+
+def test_losses_and_points_do_not_depend_on_how_a_batch_is_shared_out(results):
+    expected, accumulated = (results[0][1]["batches"][name] for name in ("16 x 1", "4 x 4"))
+    assert len(expected["losses"]) == 9 and [record["kind"] for record in expected["records"]] == ["point", "point"]
+    assert all(0 < found["alpha"] < 1 for r in expected["records"] for found in r["modalities"].values())
+    for values in (accumulated, results[1][1]["batches"]["8 x 1"], results[2][1]["batches"]["8 x 1"]):
+        assert values["losses"] == pytest.approx(expected["losses"], rel=1e-5)
+        assert values["norms"] == pytest.approx(expected["norms"], rel=1e-3)
+        assert len(values["records"]) == 2
+        for record, other in zip(values["records"], expected["records"], strict=True):
+            assert record["step"] == other["step"]
+            for name, found in record["modalities"].items():
+                same = other["modalities"][name]
+                assert found == {**same, "distance": pytest.approx(same["distance"], rel=1e-3)}
+    trained = only(results[0][0], "batches.16 x 1.")
+    assert len(trained) > 50
+    for tensors, prefix in zip([tensors for tensors, _ in results], ("4 x 4", "8 x 1", "8 x 1"), strict=True):
+        for name, value in only(tensors, f"batches.{prefix}.").items():
+            other = trained[name.replace(prefix, "16 x 1")]
+            assert torch.allclose(value, other, rtol=1e-3, atol=1e-5), name
+
+
+def test_a_run_of_two_processes_resumes_to_the_bit(results):
+    for tensors, values in results[1:]:
+        runs = values["resumed"]
+        assert [record["kind"] for record in runs["whole"]["records"]] == ["point", "point"]
+        assert len([entry for entry in runs["whole"]["log"] if "loss" in entry]) == 9
+        expected = {name.removeprefix("resumed.whole."): v for name, v in only(tensors, "resumed.whole.").items()}
+        assert any(name.startswith("optimizer.") for name in expected) and len(expected) > 150
+        assert expected["window.labels"].numel() == 45  # the samples of this process
+        for name in runs:
+            assert runs[name] == runs["whole"], name
+            for key, value in only(tensors, f"resumed.{name}.").items():
+                assert torch.equal(value, expected[key.removeprefix(f"resumed.{name}.")]), key
+    windows = [tensors["resumed.whole.window.features.audio"] for tensors, _ in results[1:]]
+    assert not torch.equal(*windows)
+
+
+def test_a_checkpoint_counts_as_whole_when_every_process_has_written_its_share(results):
+    files = results[1][1]["files"]
+    assert len(files) == 9
+    for names in files.values():
+        assert {"trainer_state.json", "rng_state_0.pth", "rng_state_1.pth"} <= set(names)
+        assert {"unimodal_probe_0.safetensors", "unimodal_probe_1.safetensors"} <= set(names)
