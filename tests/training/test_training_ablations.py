@@ -147,6 +147,16 @@ def test_samples_that_lack_a_modality_do_not_count_in_its_diagnosis(tmp_path):
     assert record["train_size"] == max(entry["train_size"] for entry in record["modalities"].values())
 
 
+def test_features_for_figures_have_gaps_where_a_sample_lacks_the_modality(tmp_path):
+    trainer = make_trainer(tmp_path, train_dataset=GappyRows(), diagnosis_fraction=0.5, diagnosis_sampling="all")
+    part = trainer.part_features()["diagnosing"]
+    for name, values in part.with_gaps().items():
+        having = np.stack([row[f"{name}_present"] for row in trainer.diagnosis_dataset])
+        assert values.dtype == np.float32
+        assert np.array_equal(np.isfinite(values).all(axis=1), having) and not having.all()
+        assert np.array_equal(values[having], part.features[name][having])
+
+
 def test_matched_sampling_matches_the_samples_that_have_the_modality(tmp_path):
     make_trainer(tmp_path, train_dataset=GappyRows(), diagnosis_fraction=0.4, num_train_epochs=2).train()
     (record,) = read_history(tmp_path)

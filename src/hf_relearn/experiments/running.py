@@ -182,7 +182,7 @@ def run_experiment(
             results=results,
             settings={**chosen_settings(experiment, args), **(extra_settings or {})},
             features={
-                name: (dict(parts[part].features), parts[part].labels)
+                name: (parts[part].with_gaps(), parts[part].labels)
                 for name, part in (("train", "training"), ("held-out", "diagnosing"))
             }
             if parts

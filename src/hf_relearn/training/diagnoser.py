@@ -38,6 +38,13 @@ class PartFeatures:
         """Rows of the samples that have a modality."""
         return np.flatnonzero(self.present.get(modality, np.ones(len(self.labels), dtype=bool)))
 
+    def with_gaps(self) -> dict[str, np.ndarray]:
+        """Modality -> features, NaN in the rows of samples that lack it, as figures leave them out."""
+        return {
+            name: np.where(self.present[name][:, None], values, np.nan) if name in self.present else values
+            for name, values in self.features.items()
+        }
+
 
 @dataclass(frozen=True)
 class Verdict:
