@@ -26,10 +26,10 @@ from hf_relearn import export_onnx  # noqa: E402
 PACKAGES = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime")
 TITLE = """# ONNX export of backbones
 
-Written by `python benchmarks/onnx_export.py`: each backbone of `tests/tiny_backbones.py`, tiny and with random weights,
-in a model of its own. Exported means that ONNX Runtime gives the model's logits to 1e-4 on another batch than the
-traced one, of another size (and length, where it is free). What fails here is refused by `export_onnx`, which names the
-modality.
+Written by `python benchmarks/onnx_export.py`: each backbone of `tests/tiny_backbones.py`, tiny and with random
+weights, in a model of its own. Exported means that ONNX Runtime gives the model's logits to 1e-4 on another batch than
+the traced one, of another size (and length, where it is free). What fails here is refused by `export_onnx`, which
+names the modality.
 """
 
 

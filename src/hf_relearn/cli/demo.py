@@ -7,7 +7,7 @@ from hf_relearn.cli.loading import add_model_arguments, check_model
 from hf_relearn.cli.output import quiet
 
 HELP = "Try a model on a page in the browser."
-DESCRIPTION = """Open a page with an input for each modality of a model, its scores, and what each modality contributed.
+DESCRIPTION = """Open a page with an input for each modality, the model's scores, and what each modality contributed.
 
 The page is served until Ctrl+C, and only to this machine unless --host says otherwise: whoever reaches it can use the
 model. Needs the extra 'demo' (pip install 'hf_relearn[demo]')."""

@@ -1,6 +1,6 @@
 """A page to try a fusion model in the browser. This file alone is also the app of a Space.
 
-    MODEL=name/model python app.py
+MODEL=name/model python app.py
 """
 
 import os

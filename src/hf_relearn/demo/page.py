@@ -16,14 +16,16 @@ from hf_relearn.models import MultimodalClassificationPipeline
 
 LABELS = 5
 STYLE = """
-.shares { display: grid; grid-template-columns: max-content 1fr max-content; gap: 10px 14px; align-items: center; }
+.shares { display: grid; margin-top: 34px; gap: 10px 14px; align-items: center; }
+.shares { grid-template-columns: max-content 1fr max-content; }
 .shares .bar { position: relative; height: 14px; border-radius: 3px; background: var(--background-fill-secondary); }
 .shares .bar i { position: absolute; top: 0; bottom: 0; border-radius: 3px; }
-.shares .bar b { position: absolute; top: -3px; bottom: -3px; left: 50%; width: 1px; background: var(--body-text-color); }
+.shares .bar b { position: absolute; top: -3px; bottom: -3px; left: 50%; width: 1px; }
+.shares .bar b { background: var(--body-text-color); }
 .shares .for { background: var(--primary-500); }
 .shares .against { background: var(--neutral-400); }
 .shares .number { font-variant-numeric: tabular-nums; text-align: right; }
-.shares-note { margin-top: 14px; color: var(--body-text-color-subdued); }
+.shares-note { margin-top: 18px; font-size: var(--text-sm); }
 """
 THEME = gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
 
@@ -49,7 +51,7 @@ def build_page(classify: MultimodalClassificationPipeline, title: str) -> gradio
         return scores, _shares(entries[0], [name for name, value in sample.items() if value is None])
 
     with gradio.Blocks(title=title, analytics_enabled=False) as page:
-        gradio.Markdown(f"# {html.escape(title)}\nGive a sample and classify it. What is left empty is missing.")
+        gradio.Markdown(f"# {html.escape(title)}\nA modality that is left empty is missing.")
         with gradio.Row():
             with gradio.Column():
                 inputs = [
@@ -70,7 +72,7 @@ def _input(name: str, modality: Any, processor: Any) -> gradio.components.Compon
     """The component of a modality, by its kind."""
     place = {"label": name, "elem_id": f"input-{name}"}
     if modality.kind == "audio":
-        return gradio.Audio(sources=["upload", "microphone"], type="filepath", **place)
+        return gradio.Audio(sources=["upload", "microphone"], type="filepath", buttons=[], **place)
     if modality.kind == "video":
         return gradio.Video(sources=["upload"], include_audio=True, **place)
     if modality.kind == "vision" and (modality.num_frames or 1) > 1:
@@ -110,8 +112,9 @@ def read_numbers(name: str, text: str) -> list[float] | list[list[float]]:
         numbers = [[float(value) for value in row] for row in rows]
     except (ValueError, TypeError):
         raise ValueError(f"modality {name!r}: {text[:60]!r} are no numbers: give 1.5, 2 or [1.5, 2]") from None
-    if len({len(row) for row in numbers}) != 1:
-        raise ValueError(f"modality {name!r}: the rows have different lengths")
+    lengths = {len(row) for row in numbers}
+    if len(lengths) != 1 or 0 in lengths:
+        raise ValueError(f"modality {name!r}: rows of numbers must be of one length, but have {sorted(lengths)}")
     return numbers if len(numbers) > 1 else numbers[0]
 
 

@@ -56,7 +56,9 @@ def write_space(
         **({} if local else {"models": [model]}),
     }
     about = "" if local else f" [{model}](https://huggingface.co/{model})"
-    text = f"Try the fusion model{about} in the browser: give a sample, see its scores and what each modality contributed."
+    text = (
+        f"Try the fusion model{about} in the browser: give a sample, see its scores and each modality's share in them."
+    )
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f"_{folder.name}.", dir=folder.parent))
     try:

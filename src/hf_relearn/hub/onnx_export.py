@@ -32,16 +32,18 @@ def export_onnx(
 ) -> Path:
     """Export a model to ONNX: the inputs are those of `forward`, by name, the output is `logits`.
 
-    The size of the batch is free, so are the length of texts and, where the backbone lets it, that of waveforms; all
-    other sizes (of images, spectrograms, clips) are those of the example. Every sample needs all modalities. The labels
-    are in the file's metadata, as JSON under `id2label`. The file is run in ONNX Runtime on another batch than the
-    example, and appears only if its logits are the model's to 1e-4 (relative where they exceed 1). Which backbones can
-    be exported is measured by `benchmarks/onnx_export.py`.
+    The size of the batch is free, and so are the lengths of texts and waveforms; all other sizes (of images,
+    spectrograms, clips) are those of the example. Every sample needs all modalities. The labels are in the file's
+    metadata, as JSON under `id2label`.
+
+    The file is run in ONNX Runtime on another batch than the example, and appears only if its logits are the model's
+    to 1e-4 (relative where they exceed 1). `benchmarks/onnx_export.py` measures which backbones can be exported; its
+    table is in `docs/onnx.md`.
 
     Args:
         model: float32; it stays as it is.
-        target: a file whose name ends in `.onnx`, or a folder, in which it is called `model.onnx`. With more than 1 GiB
-            of weights, these lie beside it, in a file with `.data` added to the name.
+        target: a file whose name ends in `.onnx`, or a folder, in which it is called `model.onnx`. With more than
+            1 GiB of weights, these lie beside it, in a file with `.data` added to the name.
         processor: the model's processor, from which an example batch is made.
         inputs: such a batch, of two rows or more, in place of the processor: `{modality}_{argument}`.
 
@@ -108,7 +110,7 @@ def _export(model: MultimodalForClassification, batch: dict[str, Tensor], file: 
         _write(_Logits(model), batch, shapes, file, labels)
         return
     except Exception as error:  # of any type that an exporter of many layers may raise
-        reason, cause = _first_line(error), error
+        reason, cause = _reason(error), error
     for name, encoder in model.encoders.items():
         prefix = f"{name}_"
         own = {key: value for key, value in batch.items() if key.startswith(prefix)}
@@ -119,7 +121,7 @@ def _export(model: MultimodalForClassification, batch: dict[str, Tensor], file: 
         except Exception as error:
             backbone = type(encoder.backbone).__name__
             raise ValueError(
-                f"the modality {name!r} cannot be exported: {backbone} {_first_line(error)}; see the table of "
+                f"the modality {name!r} cannot be exported: {backbone} {_reason(error)}; see the table of "
                 "docs/onnx.md for backbones that can"
             ) from error
     fusion = type(model.multimodal.fusion).__name__
@@ -135,7 +137,9 @@ def _write(
 ) -> None:
     """Write a module whose only argument is a mapping of inputs, and compare what it gives."""
     module.eval()
+    other = other_inputs(batch, shapes)
     with _silent_exporter(), torch.no_grad():
+        module(other)  # what a backbone keeps of the last batch (a table for its length) must not become a constant
         program = torch.onnx.export(
             module,
             kwargs={"inputs": batch},
@@ -151,13 +155,15 @@ def _write(
     size = sum(weight.nbytes for weight in module.state_dict().values())
     program.save(str(file), external_data=size > _LARGE)
     del program
-    _compare(module, other_inputs(batch, shapes), file)
+    _compare(module, other, file)
 
 
 def _compare(module: nn.Module, batch: dict[str, Tensor], file: Path) -> None:
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what goes wrong is raised as well
+    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     names = [argument.name for argument in session.get_inputs()]  # those that matter
     (values,) = session.run(None, {name: batch[name].cpu().numpy() for name in names})
     with torch.no_grad():
@@ -178,12 +184,11 @@ def _checked(model: MultimodalForClassification, inputs: Mapping[str, Tensor]) -
     return batch
 
 
-def _first_line(error: BaseException) -> str:
-    """What an exporter's error says, without its advice: the innermost cause, in one line."""
+def _reason(error: BaseException) -> str:
+    """What an exporter's error says, by its innermost cause, in one line."""
     while error.__cause__ is not None:
         error = error.__cause__
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    said = lines[0] if lines else "no reason was given"
+    said = " ".join(str(error).split()) or "no reason was given"
     return said if said.startswith("gives other") else f"fails with {type(error).__name__}: {said[:300]}"
 
 
