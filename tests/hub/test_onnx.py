@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import sys
 from pathlib import Path
 
@@ -142,6 +143,22 @@ def test_a_backbone_that_cannot_be_exported_is_named_and_leaves_nothing(change, 
     with pytest.raises(ValueError, match=f"modality 'pulse' cannot be exported: {said}"):
         export_onnx(model, tmp_path, inputs=inputs)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_example_of_the_readme(tmp_path, monkeypatch):
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    (code,) = (
+        block for block in re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL) if "export_onnx" in block
+    )
+    model, inputs = two_backbones()
+    monkeypatch.chdir(tmp_path)
+    model.save_pretrained("my-model")
+    MultimodalProcessor.from_model(model.config).save_pretrained("my-model")
+    exec(compile(code, "README.md", "exec"), {})
+    steps = {name: value.unsqueeze(1).expand(-1, 4, -1).contiguous() for name, value in inputs.items()}
+    shapes = axes_of(Path("my-model.onnx"))
+    masks = {name: torch.ones(2, 4, dtype=torch.long) for name in shapes if name not in steps}
+    assert_same_logits(Path("my-model.onnx"), model, {**steps, **masks})
 
 
 def test_what_no_example_can_be_made_of_is_refused(tmp_path, monkeypatch):
