@@ -67,10 +67,6 @@ def texts(batch: int, seed: int) -> dict[str, Tensor]:
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 
-def characters(batch: int, seed: int) -> dict[str, Tensor]:
-    return texts(batch, seed)
-
-
 @dataclass(frozen=True)
 class Backbone:
     """One family.
@@ -234,6 +230,7 @@ BACKBONES: dict[str, Backbone] = {
         "SwiftFormer", "mean", larger_images, image_size=64, depths=[1] * 4, embed_dims=[8, 8, 16, 16]
     ),
     "cvt": _vision("Cvt", "mean", larger_images, embed_dim=[8, 8, 16], num_heads=[1, 2, 2], depth=[1, 2, 3]),
+    "timm": _vision("TimmWrapper", "pooler", larger_images, architecture="test_convnext"),
     "clip-vision": _vision("CLIPVision", "pooler", **SIZES, **IMAGE),
     "siglip-vision": _vision("SiglipVision", "pooler", **SIZES, **IMAGE),
     "siglip2-vision": _vision("Siglip2Vision", "pooler", patches, **SIZES, patch_size=8, num_patches=16),
