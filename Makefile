@@ -1,4 +1,4 @@
-.PHONY: install format check test sample benchmark
+.PHONY: install format check test sample cards benchmark
 
 install:
 	pip install -c constraints.txt -e ".[dev]"
@@ -17,6 +17,9 @@ test:
 
 sample:
 	accelerate launch recipes/train_cremad.py
+
+cards:
+	python benchmarks/model_cards.py
 
 benchmark:
 	python benchmarks/diagnosis_cost.py

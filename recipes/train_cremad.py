@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from hf_relearn import RelearnTrainingArguments
-from hf_relearn.data import SAMPLE_NOTICE, build_sample_corpus, prepare_cremad, split_cremad
+from hf_relearn.cards import DatasetFacts
+from hf_relearn.data import SAMPLE_CARD_NOTE, SAMPLE_NOTICE, build_sample_corpus, prepare_cremad, split_cremad
 from hf_relearn.experiments import (
     PRESETS,
     Experiment,
@@ -135,8 +136,10 @@ def main() -> None:
     show_progress(args)
 
     notes: tuple[str, ...] = ()
+    card = run.card_info(datasets=[DatasetFacts("CREMA-D")], language=["en"])
     if data.data_dir is None:
         notes = (SAMPLE_NOTICE,)
+        card = run.card_info(datasets=[DatasetFacts("a synthetic stand-in for CREMA-D")], notes=[SAMPLE_CARD_NOTE])
         logging.getLogger(__name__).info(SAMPLE_NOTICE)
         with args.main_process_first(desc="building the stand-in"):
             data.data_dir = build_sample_corpus(data.sample_dir, num_actors=30, num_sentences=4)
@@ -173,6 +176,7 @@ def main() -> None:
         model=model,
         inputs=inputs,
         notes=notes,
+        card=card,
     )
     run_or_compare(experiment, run, args)
 

@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from hf_relearn import RelearnTrainingArguments
-from hf_relearn.data import PICTURES_NOTICE, build_sample_pictures
+from hf_relearn.cards import DatasetFacts
+from hf_relearn.data import PICTURES_CARD_NOTE, PICTURES_NOTICE, build_sample_pictures
 from hf_relearn.experiments import (
     PRESETS,
     Experiment,
@@ -139,8 +140,11 @@ def main() -> None:
     show_progress(args)
 
     notes: tuple[str, ...] = ()
+    card = run.card_info(datasets=table.card_datasets())
     if table.dataset_name is None:
         notes = (PICTURES_NOTICE,)
+        data = [DatasetFacts("drawn shapes with made-up captions")]
+        card = run.card_info(datasets=data, notes=[PICTURES_CARD_NOTE], language=["en"])
         logging.getLogger(__name__).info(PICTURES_NOTICE)
         with args.main_process_first(desc="drawing the pictures"):
             table.dataset_name = str(build_sample_pictures(pair.sample_dir))
@@ -157,6 +161,7 @@ def main() -> None:
         model=model,
         inputs=inputs,
         notes=notes,
+        card=card,
     )
     run_or_compare(experiment, run, args)
 

@@ -129,6 +129,7 @@ def main() -> None:
         test=splits.get("test"),
         model=model,
         inputs=inputs,
+        card=run.card_info(datasets=table.card_datasets()),
     )
     run_or_compare(experiment, run, args)
 

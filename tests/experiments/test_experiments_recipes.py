@@ -1,6 +1,7 @@
 """The recipes, run as a user runs them."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from hf_relearn import MultimodalForClassification, MultimodalProcessor
+from hf_relearn.cards import card_figures
 from hf_relearn.data import build_sample_corpus
 from hf_relearn.training import read_history
 
@@ -45,6 +47,7 @@ def test_cremad_recipe_ends_with_a_model_that_loads_and_a_report(corpus, tmp_pat
         "train_cremad.py",
         *("--data_dir", str(corpus), "--cache_dir", str(tmp_path / "cache"), "--output_dir", str(output)),
         *("--num_train_epochs", "3", "--relearn_interval", "1", "--diagnosis_interval", "1", *SMALL, *TINY),
+        *("--license", "mit", "--language", "en"),
         launcher=accelerate,
     )
     assert [record["kind"] for record in read_history(output)] == ["point", "point", "end"]
@@ -53,6 +56,10 @@ def test_cremad_recipe_ends_with_a_model_that_loads_and_a_report(corpus, tmp_pat
     for figure in ("purity", "alpha", "accuracy", "features_audio", "features_vision"):
         assert f"figures/{figure}.png" in report
         assert (output / "figures" / f"{figure}.png").stat().st_size > 5000
+    card = (output / "README.md").read_text()
+    assert card_figures(card) == re.findall(r"\((figures/.*?)\)", report)
+    assert "license: mit" in card and "- en\n" in card and "| `preset` | `balanced` |" in card
+    assert str(tmp_path) not in card
     model = MultimodalForClassification.from_pretrained(output)
     assert list(model.encoders) == ["audio", "vision"]
     assert list(MultimodalProcessor.from_pretrained(output).inputs) == ["audio", "vision"]

@@ -31,6 +31,10 @@ No data folder given: this run uses a small SYNTHETIC stand-in for CREMA-D (comp
 Its numbers show that everything works; they say nothing about CREMA-D or any real data.
 For the real data set, clone it, run `git lfs install && git lfs pull` in the clone, and give
     --data_dir /path/to/CREMA-D"""
+SAMPLE_CARD_NOTE = (
+    "This model was trained on a small SYNTHETIC stand-in for CREMA-D (computed voices, drawn faces). It shows that "
+    "everything works, and what a card looks like; its numbers say nothing about CREMA-D or any real data."
+)
 
 MARKER = "sample_corpus.json"
 FORMAT_VERSION = 1

@@ -17,6 +17,10 @@ No data set given: this run uses a small SYNTHETIC one (drawn shapes with made-u
 Its numbers show that everything works; they say nothing about real data.
 For your own data, give
     --dataset_name HUB_ID_OR_FOLDER_OR_FILE --image_column ... --text_column ... --label_column ..."""
+PICTURES_CARD_NOTE = (
+    "This model was trained on a small SYNTHETIC data set (drawn shapes with made-up captions). It shows that "
+    "everything works, and what a card looks like; its numbers say nothing about real data."
+)
 
 SIZE = 40
 _SCALE = 2  # drawn larger, then scaled down, so that edges are smooth

@@ -1,4 +1,4 @@
-"""Floor 4: what the recipes share, from flags to report."""
+"""Floor 5: what the recipes share, from flags to report."""
 
 from hf_relearn.experiments.arguments import PRESETS, RunArguments
 from hf_relearn.experiments.arms import compare_arms, run_or_compare

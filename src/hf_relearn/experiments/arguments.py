@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from hf_relearn.cards import CardInfo
+
 # The method's settings. What a model and a data set need (epochs, learning rate) is set by each recipe.
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {
@@ -45,3 +47,19 @@ class RunArguments:
             "by side in comparison.md."
         },
     )
+    license: str | None = field(
+        default=None,
+        metadata={"help": "Licence of the model, for its card: an identifier of the Hub such as apache-2.0."},
+    )
+    language: list[str] | None = field(
+        default=None, metadata={"help": "Languages in the data, for the model card: ISO 639 codes such as en."}
+    )
+
+    def __post_init__(self) -> None:
+        self.card_info()
+
+    def card_info(self, **facts: Any) -> CardInfo:
+        """What the model card has to be told: the flags above, and other fields of `CardInfo`."""
+        if self.language:
+            facts["language"] = self.language
+        return CardInfo(license=self.license, **facts)

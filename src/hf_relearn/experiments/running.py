@@ -3,13 +3,15 @@
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import datasets
 from transformers import set_seed
 
+from hf_relearn.cards import CardInfo
+from hf_relearn.cards.collect import changed_from_defaults
 from hf_relearn.experiments.modalities import Modality, columns_of
 from hf_relearn.experiments.model_arguments import InputArguments, ModelArguments, merge_options
 from hf_relearn.models import MultimodalConfig, MultimodalForClassification, MultimodalProcessor
@@ -37,6 +39,7 @@ class Experiment:
         train, evaluation, test: the splits; evaluation and test may be None.
         model, inputs: the flags of the model and of its inputs.
         notes: what a reader of the report has to know.
+        card: what the model card has to be told; without notes of its own it has those of the report.
     """
 
     title: str
@@ -48,6 +51,7 @@ class Experiment:
     model: ModelArguments
     inputs: InputArguments
     notes: tuple[str, ...] = ()
+    card: CardInfo = field(default_factory=CardInfo)
 
     @property
     def several_labels(self) -> bool:
@@ -108,7 +112,7 @@ def run_experiment(
     diagnosis: datasets.Dataset | None = None,
     extra_settings: Mapping[str, Any] | None = None,
 ) -> RunResult:
-    """Train a model, evaluate it, save it with its processor, and write the report into the output directory.
+    """Train a model, evaluate it, save it with its processor, and write report and model card into its folder.
 
     Args:
         experiment: data and model.
@@ -140,6 +144,15 @@ def run_experiment(
         eval_dataset=experiment.evaluation,
         processing_class=processor,
         diagnosis_dataset=diagnosis,
+    )
+    trainer.card_info = replace(
+        experiment.card,
+        notes=experiment.card.notes or experiment.notes,
+        settings={
+            **changed_from_defaults(experiment.model),
+            **changed_from_defaults(experiment.inputs),
+            **(extra_settings or {}),
+        },
     )
     trainer.train(resume_from_checkpoint=checkpoint)
     results = {}
@@ -176,6 +189,8 @@ def run_experiment(
             notes=[*experiment.notes, *_changes_of_settings(result.records)],
         )
         logger.info("The report is in %s", path)
+    trainer.card_info = replace(trainer.card_info, results=results)
+    trainer.create_model_card()
     return result
 
 

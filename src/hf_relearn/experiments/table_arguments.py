@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from datasets import DatasetDict
 
+from hf_relearn.cards import DatasetFacts
 from hf_relearn.data.tables import load_table
 from hf_relearn.experiments.modalities import Modality
 
@@ -46,6 +47,10 @@ class TableArguments:
     def title(self) -> str:
         """The data set's own name, without folders before it."""
         return Path(self.dataset_name or "").name
+
+    def card_datasets(self) -> list[DatasetFacts] | None:
+        """What a model card says of the data: a local name; None for those of the Hub, which say it themselves."""
+        return [DatasetFacts(self.title)] if Path(self.dataset_name or "").exists() else None
 
     def load(self, modalities: Mapping[str, Modality], seed: int) -> DatasetDict:
         """Load the splits; `load_table` tells what it raises.

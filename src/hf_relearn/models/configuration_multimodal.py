@@ -1,6 +1,6 @@
 """Configuration of a fusion model: one entry per modality, and how they are fused."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from torch import nn
@@ -29,6 +29,10 @@ class ModalityConfig:
         num_frames: images per sample. With more than one, an image backbone sees each of them and the features are
             averaged over the frames (as in the paper). For a video backbone, the length of its clips.
         probe: which of the inputs that `probes` makes for this backbone's configuration it takes.
+        pretrained: whether the backbone started from trained weights; None where that is not known.
+        base_model: Hub id that these weights came from, for the model card; None for random weights, local folders
+            and model objects that do not say.
+        base_model_revision: commit hash of that repository.
     """
 
     backbone_config: PreTrainedConfig
@@ -38,6 +42,9 @@ class ModalityConfig:
     pooling: str = "auto"
     num_frames: int = 1
     probe: int = 0
+    pretrained: bool | None = None
+    base_model: str | None = None
+    base_model_revision: str | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.backbone_config, dict):
@@ -57,8 +64,7 @@ class ModalityConfig:
             raise ValueError(f"num_frames is {self.num_frames}, but a sample has at least one image")
 
     def to_dict(self) -> dict[str, Any]:
-        names = ("kind", "feature_size", "token_size", "pooling", "num_frames", "probe")
-        settings = {name: getattr(self, name) for name in names}
+        settings = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "backbone_config"}
         backbone = self.backbone_config.to_dict()
         backbone.pop("transformers_version", None)
         return {**settings, "backbone_config": backbone}

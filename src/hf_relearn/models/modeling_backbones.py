@@ -10,10 +10,10 @@ from typing import Any
 import torch
 import transformers
 from transformers import MODEL_MAPPING, AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from .configuration_multimodal import ModalityConfig, check_modality_name
 from .modeling_description import describe_modality
+from .modeling_origins import holds_configuration_only, origin
 from .modeling_parts import backbone_input_names, encoder_part, input_kinds
 from .modeling_pooling import has_dense_pooler
 
@@ -65,6 +65,8 @@ def load_modality(
         config = _rebuilding_config(model, backbone, kind or input_kinds(backbone)[0])
     modality = describe_modality(backbone, dict(options))
     modality.backbone_config = config
+    for field, value in origin(source, model, backbone_kwargs).items():
+        setattr(modality, field, value)
     _drop_unused_parts(backbone, modality.pooling)
     return backbone, modality
 
@@ -108,7 +110,7 @@ def load_backbone(source: Any, pooling: str, backbone_kwargs: Mapping[str, Any])
             f"a backbone is a Hub id, a folder, a transformers configuration or model, not {type(source).__name__}"
         )
     config = AutoConfig.from_pretrained(source, **{key: settings[key] for key in _HUB_KWARGS if key in settings})
-    if _holds_configuration_only(Path(source)):
+    if holds_configuration_only(Path(source)):
         return _build_whole(config, pooling, **random_settings)
     model_class = _class_by_name(config) or AutoModel
     model = model_class.from_pretrained(source, **settings, **_pooling_layer_kwargs(config, pooling))
@@ -204,8 +206,3 @@ def _pooling_layer_kwargs(config: PreTrainedConfig, pooling: str) -> dict[str, A
         with torch.device("meta"):
             return {"add_pooling_layer": not has_dense_pooler(model_class(config, add_pooling_layer=True))}
     return {"add_pooling_layer": pooling == "pooler"}
-
-
-def _holds_configuration_only(folder: Path) -> bool:
-    names = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, "pytorch_model.bin", "pytorch_model.bin.index.json")
-    return folder.is_dir() and not any((folder / name).is_file() for name in names)

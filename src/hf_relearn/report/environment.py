@@ -4,7 +4,11 @@ import os
 import platform
 from importlib import metadata
 
-PACKAGES = ("torch", "transformers", "accelerate", "datasets", "scikit-learn", "hf_relearn")
+import torch
+
+import hf_relearn
+
+PACKAGES = ("torch", "transformers", "accelerate", "datasets", "scikit-learn")
 
 
 def environment() -> dict[str, str]:
@@ -12,14 +16,16 @@ def environment() -> dict[str, str]:
 
     Returns:
         Python's version, the version of every package of `PACKAGES` that is installed, and the machine: operating
-        system, processor architecture and the number of cores that this process may use.
+        system, processor architecture, the number of cores that this process may use, and its accelerators.
     """
-    rows = {"python": platform.python_version()}
+    rows = {"python": platform.python_version(), "hf_relearn": hf_relearn.__version__}
     for package in PACKAGES:
         try:
             rows[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    rows["machine"] = f"{platform.system()} {platform.release()}, {platform.machine()}, {cores} cores"
+    rows["machine"] = f"{platform.system()}, {platform.machine()}, {cores} cores"
+    if torch.cuda.is_available():
+        rows["accelerator"] = f"{torch.cuda.device_count()} × {torch.cuda.get_device_name()}"
     return rows

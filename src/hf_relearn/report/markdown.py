@@ -58,11 +58,15 @@ def listed(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1] if words else ""
 
 
+_OF_A_MODALITY = {"unimodal": "{} alone", "only": "only {} given", "without": "without {}"}
+
+
 def metric_label(key: str) -> str:
     """A metric's key for a reader: `unimodal_audio_accuracy` becomes `audio alone: accuracy`."""
-    rest = key.removeprefix("unimodal_")
-    if rest != key and "_" in rest:
+    what, _, rest = key.partition("_")
+    if what in _OF_A_MODALITY:
         for metric in ("accuracy", "f1_macro", "f1_weighted", "loss"):
             if rest.endswith(f"_{metric}"):
-                return f"{text(rest.removesuffix(f'_{metric}'))} alone: {metric.replace('_', ' ')}"
+                modality = text(rest.removesuffix(f"_{metric}"))
+                return f"{_OF_A_MODALITY[what].format(modality)}: {metric.replace('_', ' ')}"
     return text(key.replace("_", " "))

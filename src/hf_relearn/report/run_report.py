@@ -74,7 +74,7 @@ def write_report(
     modalities = modality_order(
         records, log_history, results, [name for part in (features or {}).values() for name in part[0]]
     )
-    figures, left_out = _draw(records, log_history, modalities, features, class_names)
+    figures, left_out = draw_figures(records, log_history, modalities, features, class_names)
     kept: list[str] = []
     if keep_feature_figures and (kept := _earlier_feature_figures(Path(output_dir), modalities)):
         left_out.pop("the features", None)
@@ -128,14 +128,25 @@ def _earlier_feature_figures(output_dir: Path, modalities: Sequence[str]) -> lis
     ]
 
 
-def _draw(
+def draw_figures(
     records: Sequence[Record],
     log_history: Sequence[Record],
     modalities: Sequence[str],
     features: Mapping[str, Part] | None,
     class_names: Mapping[int, str] | Sequence[str] | None,
 ) -> tuple[dict[str, tuple[str, str, Figure]], dict[str, str]]:
-    """Figures by file name with subject and caption, and for each one left out its subject and the reason."""
+    """Draw what there is to show.
+
+    Args:
+        records: Diagnosis records; may be empty.
+        log_history: The Trainer's log; may be empty.
+        modalities: Names, in the order of their colours.
+        features: Part (`train`, `held-out`) -> ({modality: (n, d) array}, (n,) labels).
+        class_names: Names by label.
+
+    Returns:
+        File name -> (subject, caption, figure), and for each figure left out its subject -> the reason.
+    """
     wanted: list[tuple[str, str, str, Callable[[], Figure]]] = [
         (
             "purity.png",

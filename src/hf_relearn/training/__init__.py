@@ -1,4 +1,4 @@
-"""Floor 3: the Trainer, its callback and arguments."""
+"""Floor 4: the Trainer, its callback and arguments."""
 
 from hf_relearn.training.arguments import RelearnSettings, RelearnTrainingArguments
 from hf_relearn.training.callback import RelearnCallback

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -27,12 +27,16 @@ from hf_relearn.training.evaluation import ModalityEvaluation, makes_ablations
 from hf_relearn.training.features import multimodal_features
 from hf_relearn.training.labels import label_names
 from hf_relearn.training.metrics import classification_metrics
+from hf_relearn.training.model_card import ModelCardCallback, write_model_card
 from hf_relearn.training.parameters import divide_parameter_groups, freeze_parameters, trained_learning_rates
 from hf_relearn.training.parts import divide, return_epoch, with_return
 from hf_relearn.training.sampler import ReturningDataset, ReturningSampler
 from hf_relearn.training.seeded_batches import EpochCallback, SeededBatches, as_it_is
 from hf_relearn.training.streams import is_stream
 from hf_relearn.training.targets import is_fusion_model, refuse_multi_label_diagnosis, set_loss
+
+if TYPE_CHECKING:  # its import brings matplotlib
+    from hf_relearn.cards import CardInfo
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +60,9 @@ class MultimodalRelearnTrainer(Trainer):
 
     `hyperparameter_search` works with a `model_init`: each trial has its own initial weights, record and checkpoints
     in its own folder, and the fields of `RelearnSettings` can be searched over, but for those that divide the data.
+
+    Attributes:
+        card_info: a `CardInfo` of what the model card has to be told (licence, language, notes); None for nothing.
 
     Raises:
         ValueError: if there is no diagnosing part where one is needed, or one is asked for from a stream; for settings
@@ -85,6 +92,7 @@ class MultimodalRelearnTrainer(Trainer):
             columns = label_names(data_collator)
             train_dataset, diagnosis_dataset = divide(args, train_dataset, eval_dataset, columns)
         self.diagnosis_dataset = diagnosis_dataset
+        self.card_info: CardInfo | None = None
         self._training_part = train_dataset
         if args.learning_rates and any(kwargs.get("optimizers", ())):
             raise ValueError(
@@ -119,6 +127,11 @@ class MultimodalRelearnTrainer(Trainer):
         )
         self.add_callback(self.relearn_callback)
         self.add_callback(EpochCallback())
+        self.add_callback(ModelCardCallback(self.create_model_card))
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Write the model card; `write_model_card` says what it takes."""
+        write_model_card(self, *args, **kwargs)
 
     def part_features(self) -> dict[str, PartFeatures]:
         """Uni-modal features of both parts with the present weights, keyed `"training"` and `"diagnosing"`.
