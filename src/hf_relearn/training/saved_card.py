@@ -12,8 +12,8 @@ from hf_relearn.cards import CARD_FILE, CardInfo, DatasetFacts, collect_facts, w
 from hf_relearn.cards.collect import changed_from_defaults
 from hf_relearn.cards.metadata import TAGS
 from hf_relearn.models import MultimodalConfig
-from hf_relearn.report.run_folder import read_json_object, read_run_folder
 from hf_relearn.training.arguments import RelearnTrainingArguments
+from hf_relearn.training.run_folder import read_json_object, read_run_folder
 
 ARGUMENTS_FILE = "training_arguments.json"
 
