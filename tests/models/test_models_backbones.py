@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from tiny import ast_config, resnet_config, vit_config
+from tiny_backbones import BACKBONES
 from transformers import (
     AutoModel,
     BartConfig,
@@ -213,6 +214,8 @@ def test_options_that_mean_nothing_are_refused():
         build({"vision": vit_config()}, modality_options={"vision": {"frames": 2}})
     with pytest.raises(ValueError, match="'audio': num_frames is 2, but ASTModel sees no images"):
         build({"audio": ast_config()}, modality_options={"audio": {"num_frames": 2}})
+    with pytest.raises(ValueError, match="num_frames is 2, but Siglip2VisionModel takes patches of one image"):
+        build({"vision": BACKBONES["siglip2-vision"].make()}, modality_options={"vision": {"num_frames": 2}})
     with pytest.raises(ValueError, match="'vision': kind is 'text', but ViTModel encodes vision"):
         build({"vision": vit_config()}, modality_options={"vision": {"kind": "text"}})
 
