@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -387,3 +388,6 @@ BACKBONES: dict[str, Backbone] = {
         pred_num_hidden_layers=1,
     ),
 }
+
+# timm needs torchvision, of which there is no build for a CPU alone.
+INSTALLED = [name for name in BACKBONES if name != "timm" or find_spec("timm")]

@@ -136,3 +136,19 @@ def test_commands_of_the_command_line_in_readme_are_understood():
     assert {flags[0] for flags in commands} == set(COMMANDS)
     for flags in commands:
         build_parser().parse_args(flags)
+
+
+def test_every_python_block_has_its_test():
+    tested = {
+        "load_dataset(": "test_experiments_readme.py",
+        "load_table(": "test_experiments_readme.py",
+        "fusion_module=": "test_experiments_readme.py",
+        "whisper-tiny": "test_models_backbones.py",
+        "RelearnCallback(": "test_training_stock_trainer.py",
+        "pipeline(": "test_pipeline.py",
+        "CardInfo(": "test_cards_trainer.py",
+    }
+    for block in BLOCKS:
+        (mark,) = [mark for mark in tested if mark in block]
+        (file,) = Path(__file__).parents[1].rglob(tested.pop(mark))
+        assert "README" in file.read_text(), file

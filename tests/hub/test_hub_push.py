@@ -179,10 +179,11 @@ def test_a_run_whose_pushes_all_fail_ends_with_its_model_and_one_warning(client,
     assert client(pull, f"{USER}/unlucky") == result["logits"]
 
 
-def test_a_card_that_fails_breaks_no_push(client, hub, tmp_path):
-    result = client(train, str(tmp_path / "cardless"), card_error="no card today")
-    assert result["failure"] is None and any("no card today" in text for text in result["logged"])
-    assert set(hub.repositories[f"{USER}/cardless"].files) == MODEL | RUN - {"README.md"} | CODE
+def test_a_callback_that_fails_before_a_push_breaks_none(client, hub, tmp_path):
+    result = client(train, str(tmp_path / "noted"), card_error="no notes today")
+    assert result["failure"] is None and any("no notes today" in text for text in result["logged"])
+    files = hub.repositories[f"{USER}/noted"].files
+    assert set(files) == MODEL | RUN | CODE | figures_shown(files)
 
 
 def test_strategies_that_would_push_pickles_are_refused(client, tmp_path):
