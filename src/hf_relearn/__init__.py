@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hf_relearn.autoload import register_with_pipelines
 
 if TYPE_CHECKING:
+    from hf_relearn.hub.onnx_export import export_onnx
     from hf_relearn.method import InitialWeights, ModalityDiagnosis, diagnose, purity_score, soft_reinit_
     from hf_relearn.models import (
         Augmentation,
@@ -37,6 +38,7 @@ _HOME = {
     "diagnose": "method",
     "purity_score": "method",
     "soft_reinit_": "method",
+    "export_onnx": "hub.onnx_export",
     "Augmentation": "models",
     "FeaturesConfig": "models",
     "FeaturesModel": "models",
@@ -65,6 +67,7 @@ __all__ = [
     "RelearnCallback",
     "RelearnTrainingArguments",
     "diagnose",
+    "export_onnx",
     "purity_score",
     "soft_reinit_",
 ]

@@ -61,7 +61,7 @@ class HubServer(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.lock = threading.RLock()
-        self.repositories: dict[str, Repository] = {}
+        self.repositories: dict[str, Repository] = {}  # Spaces as spaces/owner/name
         self.large_files: dict[str, bytes] = {}
         self.requests: list[tuple[str, str]] = []
         self.faults: list[Fault] = []
@@ -179,6 +179,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(403, {"error": f"You don't have the rights to create a model under {owner}"})
             return
         repo_id = f"{owner}/{wanted['name']}"
+        if wanted.get("type") == "space":
+            if wanted.get("sdk") != "gradio":
+                self._answer(400, {"error": "a Space needs an SDK"})
+                return
+            repo_id = f"spaces/{repo_id}"
         status = 409 if repo_id in self.server.repositories else 200
         private = wanted.get("visibility") == "private"
         self.server.repositories.setdefault(repo_id, Repository(private=private))
@@ -285,6 +290,7 @@ def _etag(path: str, data: bytes) -> str:
 
 
 _NAME = r"([^/]+/[^/]+)"
+_SPACE = r"(spaces/[^/]+/[^/]+)"
 _ROUTES = [
     ("GET", r"/api/whoami-v2", True, _Handler.whoami),
     ("POST", r"/api/repos/create", True, _Handler.create),
@@ -293,6 +299,12 @@ _ROUTES = [
     ("POST", rf"/{_NAME}\.git/info/lfs/objects/batch", True, _Handler.large_file_batch),
     ("PUT", rf"/storage/{_NAME}/(\w+)", False, _Handler.store),
     ("POST", rf"/api/models/{_NAME}/commit/(.+)", True, _Handler.commit),
+    ("POST", rf"/api/{_SPACE}/preupload/(.+)", True, _Handler.preupload),
+    ("POST", rf"/{_SPACE}\.git/info/lfs/objects/batch", True, _Handler.large_file_batch),
+    ("PUT", rf"/storage/{_SPACE}/(\w+)", False, _Handler.store),
+    ("POST", rf"/api/{_SPACE}/commit/(.+)", True, _Handler.commit),
+    ("GET", rf"/api/{_SPACE}/tree/([^/]+)(/.*)?", False, _Handler.tree),
+    ("GET", rf"/api/{_SPACE}(?:/revision/(.+))?", False, _Handler.model_info),
     ("GET", rf"/api/models/{_NAME}/tree/([^/]+)(/.*)?", False, _Handler.tree),
     ("GET", rf"/api/models/{_NAME}(?:/revision/(.+))?", False, _Handler.model_info),
     ("GET|HEAD", rf"/{_NAME}/resolve/([^/]+)/(.+)", False, _Handler.resolve),

@@ -26,10 +26,24 @@ def load_model(
         ValueError: for a model of another kind.
         OSError: if there is none.
     """
+    check_model(name_or_path, revision)
+    from hf_relearn.models import MultimodalForClassification, MultimodalProcessor
+
+    model = MultimodalForClassification.from_pretrained(name_or_path, revision=revision)
+    return model, MultimodalProcessor.from_pretrained(name_or_path, revision=revision)
+
+
+def check_model(name_or_path: str, revision: str = "main") -> None:
+    """Look whether there is a fusion model, before it is loaded.
+
+    Raises:
+        ValueError: for a model of another kind.
+        OSError: if there is none.
+    """
     from huggingface_hub.utils import HFValidationError, validate_repo_id
     from transformers import AutoConfig
 
-    from hf_relearn.models import MultimodalConfig, MultimodalForClassification, MultimodalProcessor
+    from hf_relearn.models import MultimodalConfig
 
     if not Path(name_or_path).is_dir():
         try:
@@ -40,5 +54,3 @@ def load_model(
     config = AutoConfig.from_pretrained(name_or_path, revision=revision)
     if not isinstance(config, MultimodalConfig):
         raise ValueError(f"{name_or_path} holds a model of the type {config.model_type!r}, which is no fusion model")
-    model = MultimodalForClassification.from_pretrained(name_or_path, revision=revision)
-    return model, MultimodalProcessor.from_pretrained(name_or_path, revision=revision)

@@ -48,6 +48,7 @@ def push_folder(
     private: bool | None = None,
     revision: str | None = None,
     commit_message: str = "Upload of a model",
+    repo_type: str | None = None,
     api: HfApi | None = None,
 ) -> CommitInfo:
     """Push a folder that `stage` made, as one commit (or several, where the Hub's client divides a large one).
@@ -62,6 +63,7 @@ def push_folder(
         private: whether a new repository is private; None: as the account has it.
         revision: branch to commit to; None: `main`.
         commit_message: of the commit.
+        repo_type: None for a model, or `"space"`, one of Gradio.
         api: client; None makes one for the endpoint that `HF_ENDPOINT` names.
 
     Raises:
@@ -71,9 +73,17 @@ def push_folder(
     attempt = 1
     while True:
         try:
-            repo_id = api.create_repo(repo_id, token=token, private=private, exist_ok=True).repo_id
+            repo_id = api.create_repo(
+                repo_id,
+                token=token,
+                private=private,
+                repo_type=repo_type,
+                space_sdk="gradio" if repo_type == "space" else None,
+                exist_ok=True,
+            ).repo_id
             return api.upload_folder(
                 repo_id=repo_id,
+                repo_type=repo_type,
                 folder_path=Path(folder),
                 commit_message=commit_message,
                 token=token,
@@ -83,7 +93,7 @@ def push_folder(
         except Exception as error:  # from a dozen layers, of as many types
             wait = seconds_to_wait(error, attempt)
             if wait is None or attempt == ATTEMPTS:
-                command = push_command(folder, repo_id, private=private, revision=revision)
+                command = push_command(folder, repo_id, private=private, revision=revision, repo_type=repo_type)
                 raise PushError(
                     f"The push to {repo_id} failed: {explain(error)}. Nothing is lost: all that belongs there is in "
                     f"{folder}. To push it later:\n  {command}",
@@ -95,10 +105,16 @@ def push_folder(
 
 
 def push_command(
-    folder: str | os.PathLike, repo_id: str, *, private: bool | None = None, revision: str | None = None
+    folder: str | os.PathLike,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    revision: str | None = None,
+    repo_type: str | None = None,
 ) -> str:
     """The shell command that pushes a staged folder."""
     words = ["hf", "upload", repo_id, str(Path(folder).absolute()), "."]
+    words += ["--repo-type", repo_type] if repo_type else []
     words += ["--private"] if private else []
     words += ["--revision", revision] if revision else []
     for pattern in STALE_FILES:
