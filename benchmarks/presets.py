@@ -30,20 +30,36 @@ def run_arm(name: str, changes: list[str], seed: int, folder: Path, flags: list[
     results = output / "all_results.json"
     if not results.is_file():
         output.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, str(RECIPE), *flags, *changes, "--seed", str(seed), "--output_dir", str(output)]
+        command = [
+            sys.executable,
+            str(RECIPE),
+            *flags,
+            *changes,
+            "--seed",
+            str(seed),
+            "--output_dir",
+            str(output),
+        ]
         with open(output / "log.txt", "w") as log:
             subprocess.run([*command, "--disable_tqdm", "true"], check=True, stdout=log, stderr=log)
     return json.loads(results.read_text())
 
 
-def main(
-    arms: dict[str, list[str]] = ARMS, description: str | None = __doc__, folder: str = "outputs/presets"
-) -> None:
-    """Run every arm for every seed and print the table; differences are to the first arm."""
+def make_parser(description: str | None, folder: str) -> argparse.ArgumentParser:
+    """The flags that are not the recipe's."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds (default: 0 1 2)")
     parser.add_argument("--folder", default=folder, help=f"where the runs go (default: {folder})")
-    arguments, flags = parser.parse_known_args()
+    return parser
+
+
+def main() -> None:
+    arguments, flags = make_parser(__doc__, "outputs/presets").parse_known_args()
+    compare(arguments, ARMS, flags)
+
+
+def compare(arguments: argparse.Namespace, arms: dict[str, list[str]], flags: list[str]) -> None:
+    """Run every arm for every seed and print the table; differences are to the first arm."""
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in arms}
     for seed in arguments.seeds:
         for name, changes in arms.items():

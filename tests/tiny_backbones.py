@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -65,10 +66,6 @@ def spectra(*shape: int) -> Callable[[int, int], dict[str, Tensor]]:
 def texts(batch: int, seed: int) -> dict[str, Tensor]:
     ids = torch.randint(3, 40, (batch, 8), generator=torch.Generator().manual_seed(seed))
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-
-
-def characters(batch: int, seed: int) -> dict[str, Tensor]:
-    return texts(batch, seed)
 
 
 @dataclass(frozen=True)
@@ -234,6 +231,7 @@ BACKBONES: dict[str, Backbone] = {
         "SwiftFormer", "mean", larger_images, image_size=64, depths=[1] * 4, embed_dims=[8, 8, 16, 16]
     ),
     "cvt": _vision("Cvt", "mean", larger_images, embed_dim=[8, 8, 16], num_heads=[1, 2, 2], depth=[1, 2, 3]),
+    "timm": _vision("TimmWrapper", "pooler", larger_images, architecture="test_convnext"),
     "clip-vision": _vision("CLIPVision", "pooler", **SIZES, **IMAGE),
     "siglip-vision": _vision("SiglipVision", "pooler", **SIZES, **IMAGE),
     "siglip2-vision": _vision("Siglip2Vision", "pooler", patches, **SIZES, patch_size=8, num_patches=16),
@@ -390,3 +388,6 @@ BACKBONES: dict[str, Backbone] = {
         pred_num_hidden_layers=1,
     ),
 }
+
+# timm needs torchvision, of which there is no build for a CPU alone.
+INSTALLED = [name for name in BACKBONES if name != "timm" or find_spec("timm")]

@@ -27,6 +27,7 @@ CARD = re.compile(
     r"print\(model\.config\.id2label\[logits\.argmax\(-1\)\.item\(\)\]\)\n"
     r"```\n\n"
     rf"{SENTENCE}\n"
+    rf"From files, addresses and texts alike, {SENTENCE}\n"
     r"## Results\n\n"
     rf"(?:(?=\| metric \|){TABLE}|No results were recorded\.\n)(?:\n\*{SENTENCE})*\n"
     r"## Each modality alone and left out\n\n"

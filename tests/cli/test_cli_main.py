@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -38,6 +39,16 @@ def test_help_of_a_command_shows_examples_that_it_would_take(command, run, monke
         words = [word.strip("'\"") for word in line.partition(" > ")[0].split()[1:]]
         assert main([word for word in words if word not in ("cat", "seed", "1")]) == 0, line
     assert len(seen) == len(examples) > 0
+
+
+def test_commands_of_the_readme_are_as_it_says(monkeypatch):
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    lines = [line.partition("#")[0] for line in readme.splitlines() if line.startswith("hf-relearn ")]
+    seen = []
+    for name, command in COMMANDS.items():
+        monkeypatch.setattr(command, "run", lambda args, name=name: seen.append(name))
+    assert [main(line.split()[1:]) for line in lines] == [0] * len(lines)
+    assert set(seen) == set(COMMANDS)
 
 
 def test_version(run):

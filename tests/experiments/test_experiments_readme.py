@@ -1,6 +1,10 @@
 """The README's Python, run as it stands there."""
 
+import ast
 import re
+import runpy
+import shlex
+import sys
 from pathlib import Path
 
 import datasets
@@ -11,6 +15,11 @@ from tokenizers_of_words import WORDS, bert_like
 from transformers import ASTFeatureExtractor, AutoModel, DistilBertConfig
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
+import hf_relearn.experiments
+from hf_relearn.cli.main import COMMANDS, build_parser
+from hf_relearn.experiments import parse_recipe_arguments
+
+RECIPES = Path(__file__).parents[2] / "recipes"
 README = (Path(__file__).parents[2] / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
@@ -91,3 +100,55 @@ def test_example_with_a_fusion_of_ones_own(tmp_path, monkeypatch):
     output = names["output"]
     assert set(output.ablation_logits) == {"only_gaze", "only_sensors", "without_gaze", "without_sensors"}
     assert output.logits.isfinite().all()
+
+
+class Parsed(Exception):
+    """The flags of a recipe were understood."""
+
+
+def shell_commands(script: str) -> list[list[str]]:
+    """What the README's shell blocks give to a script, one list of arguments per command."""
+    blocks = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines() if script in line]
+    return [shlex.split(line.split(script, 1)[1], comments=True) for line in lines]
+
+
+@pytest.mark.parametrize("recipe", sorted(path.name for path in RECIPES.glob("*.py")))
+def test_flags_of_the_recipes_in_readme_and_their_own_text_are_understood(recipe, tmp_path, monkeypatch):
+    def parse(*args, **kwargs):
+        parse_recipe_arguments(*args, **kwargs)
+        raise Parsed
+
+    monkeypatch.setattr(hf_relearn.experiments, "parse_recipe_arguments", parse)
+    monkeypatch.chdir(tmp_path)
+    own = ast.get_docstring(ast.parse((RECIPES / recipe).read_text())) or ""
+    own_commands = [line for line in own.replace("\\\n", " ").splitlines() if "accelerate launch" in line]
+    commands = shell_commands(recipe) + [shlex.split(line.split(recipe, 1)[1]) for line in own_commands]
+    assert len(own_commands) >= 2 and len(commands) > len(own_commands)
+    for flags in commands:
+        monkeypatch.setattr(sys, "argv", [recipe, *flags, "--use_cpu"])
+        with pytest.raises(Parsed):
+            runpy.run_path(str(RECIPES / recipe), run_name="__main__")
+
+
+def test_commands_of_the_command_line_in_readme_are_understood():
+    commands = shell_commands("hf-relearn ")
+    assert {flags[0] for flags in commands} == set(COMMANDS)
+    for flags in commands:
+        build_parser().parse_args(flags)
+
+
+def test_every_python_block_has_its_test():
+    tested = {
+        "load_dataset(": "test_experiments_readme.py",
+        "load_table(": "test_experiments_readme.py",
+        "fusion_module=": "test_experiments_readme.py",
+        "whisper-tiny": "test_models_backbones.py",
+        "RelearnCallback(": "test_training_stock_trainer.py",
+        "pipeline(": "test_pipeline.py",
+        "CardInfo(": "test_cards_trainer.py",
+    }
+    for block in BLOCKS:
+        (mark,) = [mark for mark in tested if mark in block]
+        (file,) = Path(__file__).parents[1].rglob(tested.pop(mark))
+        assert "README" in file.read_text(), file

@@ -54,7 +54,7 @@ def test_code_that_a_backbones_configuration_names_is_not_asked_for(monkeypatch)
     config.auto_map = {"AutoModel": "evil--evil.Model"}
     monkeypatch.setattr("builtins.input", lambda question: pytest.fail(f"a person was asked: {question}"))
     with pytest.raises(ValueError, match="contains custom code|references custom code"):
-        build_backbone(config, "auto")
+        build_backbone(config, "audio", "auto")
     with pytest.raises(ValueError, match="does not know"):
         ModalityConfig({"model_type": "evil", "auto_map": {"AutoConfig": "evil.C"}}, "audio", 1, 1)
 
@@ -104,6 +104,9 @@ def test_names_of_modalities_cannot_climb_out_of_the_folder(client, honest, tmp_
             settings["modality_order"] = [name, "vision"]
         (tmp_path / path).write_text(json.dumps(settings))
         assert f"the modality name {name!r}" in client(error_of, loader, str(tmp_path))
+    settings["modalities"][name] = {"type": "text"}  # whose tokenizer is looked for in a folder of that name
+    (tmp_path / "processor_config.json").write_text(json.dumps(settings))
+    assert f"the modality name {name!r}" in client(error_of, "processor", str(tmp_path))
 
 
 def test_settings_of_a_processor_build_preprocessors_only(client, honest, tmp_path):

@@ -10,11 +10,16 @@ import venv
 from pathlib import Path
 
 import pytest
+import torch
 from hub_client import classes_of, process, pull, push, stage_tiny
 from hub_server import USER
+from tokenizers_of_words import bert_like
+from transformers import BertConfig, pipeline
 from transformers.dynamic_module_utils import get_relative_import_files, get_relative_imports
 
-from hf_relearn.hub.code_files import MODEL_AUTO_MAP, code_files
+from hf_relearn import FeaturesConfig, MultimodalForClassification, MultimodalProcessor
+from hf_relearn.hub.code_files import CUSTOM_PIPELINES, MODEL_AUTO_MAP, code_files
+from hf_relearn.hub.staging import stage
 
 REPOSITORY = f"{USER}/to-load"
 CLEAN = """
@@ -120,7 +125,43 @@ def test_every_module_of_the_model_can_be_copied_flat():
 def test_every_copied_module_is_reached_from_what_the_auto_classes_load():
     folder = code_files()[0].parent
     reached = set()
-    for reference in MODEL_AUTO_MAP.values():
+    pipelines = [pipeline["impl"] for pipeline in CUSTOM_PIPELINES.values()]
+    for reference in (*MODEL_AUTO_MAP.values(), *pipelines):
         entry = folder / f"{reference.split('.')[0]}.py"
         reached |= {entry.name, *(Path(path).name for path in get_relative_import_files(entry))}
     assert reached == {path.name for path in code_files()}
+
+
+CLEAN_PIPELINE = """
+import importlib.util, json, sys
+assert importlib.util.find_spec("hf_relearn") is None, importlib.util.find_spec("hf_relearn").origin
+from transformers import pipeline
+classify = pipeline("multimodal-classification", model=sys.argv[1], trust_remote_code=True, device=-1)
+print(json.dumps(classify(json.loads(sys.argv[2]))))
+"""
+
+
+def test_a_pushed_model_of_texts_and_given_features_classifies_where_the_package_is_not(
+    python_without_package, client_environment, tmp_path
+):
+    torch.manual_seed(0)
+    tokenizer = bert_like()
+    words = BertConfig(
+        vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
+    )
+    backbones = {"gaze": FeaturesConfig(input_size=3, hidden_size=8, intermediate_size=8), "caption": words}
+    model = MultimodalForClassification.from_backbones(backbones, fusion="bottleneck", id2label={0: "a", 1: "b"})
+    model.save_pretrained(tmp_path / "saved")
+    MultimodalProcessor.from_model(model.config, backbones, {"caption": {"tokenizer": tokenizer}}).save_pretrained(
+        tmp_path / "saved"
+    )
+    stage(tmp_path / "saved", tmp_path / "model")
+    samples = [{"gaze": [[1.0, 2.0, 3.0]] * 5, "caption": "a cat"}, {"caption": "dog runs"}]
+    expected = pipeline("multimodal-classification", model=str(tmp_path / "model"), device=-1)(samples)
+
+    environment = {**client_environment, "HF_HOME": client_environment["HF_HOME"] + "-clean", "HF_HUB_OFFLINE": "1"}
+    environment.pop("PYTHONPATH", None)
+    command = [str(python_without_package), "-c", CLEAN_PIPELINE, str(tmp_path / "model"), json.dumps(samples)]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert json.loads(run.stdout.splitlines()[-1]) == expected

@@ -11,16 +11,45 @@ from hub_server import TOKEN, USER, Fault
 from hf_relearn.hub.upload import PushError, push_command, push_folder
 
 CODE = {
+    "configuration_features.py",
+    "configuration_fusion.py",
     "configuration_multimodal.py",
+    "modeling_attention.py",
     "modeling_backbones.py",
+    "modeling_checkpointing.py",
+    "modeling_description.py",
     "modeling_encoders.py",
+    "modeling_features.py",
+    "modeling_fusion.py",
+    "modeling_fusion_custom.py",
+    "modeling_fusion_tokens.py",
+    "modeling_inputs.py",
     "modeling_loading.py",
+    "modeling_losses.py",
+    "modeling_missing.py",
     "modeling_multimodal.py",
+    "modeling_origins.py",
+    "modeling_outputs.py",
+    "modeling_parts.py",
+    "modeling_pooling.py",
+    "modeling_pretrained.py",
+    "modeling_probe.py",
+    "pipeline_multimodal.py",
+    "processing_audio_defaults.py",
     "processing_augmentation.py",
+    "processing_defaults.py",
+    "processing_downloads.py",
+    "processing_features.py",
+    "processing_images.py",
     "processing_limits.py",
     "processing_media.py",
     "processing_modalities.py",
     "processing_multimodal.py",
+    "processing_preprocessors.py",
+    "processing_pretrained.py",
+    "processing_sounds.py",
+    "processing_text.py",
+    "processing_video.py",
 }
 MODEL = {"config.json", "model.safetensors", "processor_config.json"}
 RUN = {"README.md", "relearn_history.jsonl", "training_arguments.json"}
@@ -150,10 +179,11 @@ def test_a_run_whose_pushes_all_fail_ends_with_its_model_and_one_warning(client,
     assert client(pull, f"{USER}/unlucky") == result["logits"]
 
 
-def test_a_card_that_fails_breaks_no_push(client, hub, tmp_path):
-    result = client(train, str(tmp_path / "cardless"), card_error="no card today")
-    assert result["failure"] is None and any("no card today" in text for text in result["logged"])
-    assert set(hub.repositories[f"{USER}/cardless"].files) == MODEL | RUN - {"README.md"} | CODE
+def test_a_callback_that_fails_before_a_push_breaks_none(client, hub, tmp_path):
+    result = client(train, str(tmp_path / "noted"), card_error="no notes today")
+    assert result["failure"] is None and any("no notes today" in text for text in result["logged"])
+    files = hub.repositories[f"{USER}/noted"].files
+    assert set(files) == MODEL | RUN | CODE | figures_shown(files)
 
 
 def test_strategies_that_would_push_pickles_are_refused(client, tmp_path):

@@ -102,7 +102,7 @@ def test_values_of_json_lose_paths_and_tokens_but_not_labels(tmp_path):
 
 
 def test_roots_are_cut_where_they_end():
-    assert scrub_text("/work/run/x.txt and /work/runs/y", ("/work/run",)) == "…/x.txt and /work/runs/y"
+    assert scrub_text("/srv/run/x.txt and /srv/runs/y", ("/srv/run",)) == "…/x.txt and /srv/runs/y"
 
 
 def test_training_arguments_are_shared_without_folders_and_tokens(tmp_path):

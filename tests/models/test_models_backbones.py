@@ -1,11 +1,14 @@
 """`from_backbones`: what it takes, what it leaves alone and what it refuses."""
 
 import copy
+import re
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from tiny import ast_config, resnet_config, vit_config
+from tiny_backbones import BACKBONES
 from transformers import (
     AutoModel,
     BartConfig,
@@ -23,6 +26,7 @@ from transformers import (
     ViTImageProcessorPil,
     ViTMAEConfig,
     ViTModel,
+    WhisperConfig,
 )
 
 from hf_relearn import MultimodalForClassification, MultimodalModel, MultimodalProcessor
@@ -210,6 +214,8 @@ def test_options_that_mean_nothing_are_refused():
         build({"vision": vit_config()}, modality_options={"vision": {"frames": 2}})
     with pytest.raises(ValueError, match="'audio': num_frames is 2, but ASTModel sees no images"):
         build({"audio": ast_config()}, modality_options={"audio": {"num_frames": 2}})
+    with pytest.raises(ValueError, match="num_frames is 2, but Siglip2VisionModel takes patches of one image"):
+        build({"vision": BACKBONES["siglip2-vision"].make()}, modality_options={"vision": {"num_frames": 2}})
     with pytest.raises(ValueError, match="'vision': kind is 'text', but ViTModel encodes vision"):
         build({"vision": vit_config()}, modality_options={"vision": {"kind": "text"}})
 
@@ -326,6 +332,25 @@ def test_an_encoder_decoder_gives_its_encoder_and_nothing_of_the_rest(tmp_path):
     for source in (whole, tmp_path):
         model = build({"text": source})
         assert same(state(model.encoders["text"].backbone), state(whole.encoder))
+
+
+def test_the_readmes_example_runs(two_towers, tmp_path):
+    whisper = WhisperConfig(
+        d_model=16, vocab_size=50, num_mel_bins=8, max_source_positions=10, encoder_layers=1, decoder_layers=1,
+        encoder_attention_heads=2, decoder_attention_heads=2, pad_token_id=0,
+    )  # fmt: skip
+    AutoModel.from_config(whisper).save_pretrained(tmp_path / "whisper")
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (code,) = [block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "openai/clip" in block]
+    code = code.replace("openai/clip-vit-base-patch32", str(two_towers[1]))
+    names = {"MultimodalForClassification": MultimodalForClassification}
+
+    exec(compile(code.replace("openai/whisper-tiny", str(tmp_path / "whisper")), "README.md", "exec"), names)
+
+    model = names["model"]
+    kinds = {name: modality.kind for name, modality in model.config.modalities.items()}
+    assert kinds == {"vision": "vision", "text": "text", "speech": "audio"}
+    assert not any(parameter.requires_grad for parameter in model.encoders["vision"].parameters())
 
 
 def test_a_width_that_is_given_is_checked():

@@ -125,6 +125,8 @@ def check_diagnosis(model: MultimodalForClassification, backbone: Backbone) -> N
 @pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask")  # WavLM in transformers
 @pytest.mark.parametrize("name", BACKBONES)
 def test_backbone(name, tmp_path):
+    if name == "timm":
+        pytest.importorskip("timm", reason="backbones of timm need the package timm (and torchvision)")
     backbone = BACKBONES[name]
     model = build(backbone)
 

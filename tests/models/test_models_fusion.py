@@ -7,6 +7,7 @@ from tiny import ast_config, vit_config
 
 from hf_relearn import MultimodalForClassification
 from hf_relearn.models.modeling_encoders import ModalityOutput
+from hf_relearn.training.checkpoints import reload_weights
 
 each_fusion = pytest.mark.parametrize("fusion", FUSIONS, ids=lambda fusion: getattr(fusion, "__name__", fusion))
 
@@ -229,3 +230,19 @@ def test_options_that_do_not_fit_are_refused(fusion, options, message):
 
     with pytest.raises(ValueError, match=message):
         MultimodalForClassification.from_backbones({"a": vit_config()}, fusion=fusion, fusion_kwargs=options)
+
+
+@torch.no_grad()
+def test_a_checkpoint_is_read_back_into_a_model_with_a_module_of_the_users_own(tmp_path):
+    """As the Trainer does to resume and for the best model."""
+    model = model_with(Average)
+    model.save_pretrained(tmp_path)
+    expected = model(**inputs()).logits
+    module = model.multimodal.fusion.module
+    for parameter in model.parameters():
+        parameter.add_(1)
+
+    reload_weights(model, tmp_path)
+
+    assert torch.equal(model(**inputs()).logits, expected)
+    assert model.multimodal.fusion.module is module

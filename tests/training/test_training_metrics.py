@@ -60,6 +60,7 @@ def test_a_metric_that_is_not_shipped_is_refused_by_name():
 
 
 FIELDS = {"train_purity", "val_purity", "train_chance_purity", "val_chance_purity", "gap", "diagnosed_alpha"}
+FIELDS |= {"train_size", "diagnosis_size"}
 KEYS = {f"relearn/{name}/{field}" for name in ("audio", "vision") for field in FIELDS | {"alpha", "distance"}}
 
 

@@ -108,9 +108,9 @@ def test_a_run_stopped_early_records_its_end_as_trained_and_loads_its_best_model
     diagnosed = {}
     original = trainer.relearn_callback._diagnose_only
 
-    def watched(args, state, model, kind):
+    def watched(state, model, kind):
         diagnosed[kind] = weights_of(model)
-        original(args, state, model, kind)
+        original(state, model, kind)
 
     trainer.relearn_callback._diagnose_only = watched
     trainer.train()

@@ -101,17 +101,21 @@ def encoder_facts(config: MultimodalConfig) -> list[EncoderFacts]:
     ]
 
 
-def changed_from_defaults(arguments: Any) -> dict[str, Any]:
+def changed_from_defaults(arguments: Any, values: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Hyper-parameters of a dataclass that differ from their defaults; empty for None.
 
     Where things lie, what is logged, saved or pushed, and anything that a token could hide in is left out.
+
+    Args:
+        arguments: a dataclass, or its type.
+        values: name -> value, where they are not those of the object but read from a file.
     """
     if arguments is None:
         return {}
     changed = {}
     for item in fields(arguments):
         default = item.default_factory() if item.default_factory is not MISSING else item.default
-        value = getattr(arguments, item.name)
+        value = getattr(arguments, item.name) if values is None else values.get(item.name, default)
         value, default = getattr(value, "value", value), getattr(default, "value", default)
         plain = isinstance(value, bool | int | float | str | list | tuple | dict)
         if plain and value != default and (value or default) and not _NO_HYPERPARAMETERS.fullmatch(item.name):

@@ -7,11 +7,19 @@ import traceback
 from collections.abc import Sequence
 
 from hf_relearn import __version__
-from hf_relearn.cli import demo, diagnose, export, predict, report, space
+from hf_relearn.cli import card, demo, diagnose, export, predict, report, space
 from hf_relearn.cli.usage import UsageError
 
 OK, FAILED, WRONG_USAGE = 0, 1, 2
-COMMANDS = {"predict": predict, "diagnose": diagnose, "report": report, "export": export, "demo": demo, "space": space}
+COMMANDS = {
+    "predict": predict,
+    "diagnose": diagnose,
+    "report": report,
+    "card": card,
+    "export": export,
+    "demo": demo,
+    "space": space,
+}
 
 DESCRIPTION = """Use, examine and document fusion models trained with hf_relearn.
 

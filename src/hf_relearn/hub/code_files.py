@@ -11,10 +11,18 @@ MODEL_AUTO_MAP = {
     "AutoModelForSequenceClassification": "modeling_multimodal.MultimodalForClassification",
     "AutoProcessor": "processing_multimodal.MultimodalProcessor",
 }
+# How `pipeline` finds its class in the pushed code.
+CUSTOM_PIPELINES = {
+    "multimodal-classification": {
+        "impl": "pipeline_multimodal.MultimodalClassificationPipeline",
+        "pt": ["AutoModelForSequenceClassification"],
+    }
+}
 PROCESSOR_AUTO_MAP = {"AutoProcessor": MODEL_AUTO_MAP["AutoProcessor"]}
 
 
 def code_files() -> list[Path]:
-    """The modules that are put side by side into a repository: configuration, model and processor."""
+    """The modules that are put side by side into a repository: configuration, model, processor and pipeline."""
     folder = Path(hf_relearn.models.__file__).parent
-    return sorted(path for kind in ("configuration", "modeling", "processing") for path in folder.glob(f"{kind}_*.py"))
+    kinds = ("configuration", "modeling", "processing", "pipeline")
+    return sorted(path for kind in kinds for path in folder.glob(f"{kind}_*.py"))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from hf_relearn.hub.code_files import MODEL_AUTO_MAP, PROCESSOR_AUTO_MAP, code_files
+from hf_relearn.hub.code_files import CUSTOM_PIPELINES, MODEL_AUTO_MAP, PROCESSOR_AUTO_MAP, code_files
 from hf_relearn.hub.local_paths import local_roots, scrub_json, scrub_text
 from hf_relearn.models import MultimodalConfig
 
@@ -78,6 +78,7 @@ def _stage_configs(saved: Path, target: Path, roots: tuple[str, ...]) -> list[st
         content = scrub_json(_read_json(saved / name), roots)
         if content.get("model_type") == MultimodalConfig.model_type:
             content["auto_map"] = MODEL_AUTO_MAP
+            content["custom_pipelines"] = CUSTOM_PIPELINES
             modalities = [modality for modality in content.get("modalities", {}) if modality.isidentifier()]
             for path in code_files():
                 shutil.copyfile(path, target / path.name)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -10,14 +9,16 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from hf_relearn.method.reinit import floating_buffers
+from hf_relearn.method.module_tensors import floating_buffers, stored_tensors
 from hf_relearn.method.safetensors_stream import (
     StoredTensor,
     TensorLayout,
     content_fingerprint,
     header_bytes,
+    is_complete,
     read_layout,
     read_part,
+    write_file,
     write_tensors,
 )
 from hf_relearn.method.sharding import is_sharded, reshard_, said_by_first_process
@@ -85,7 +86,7 @@ class InitialWeights(Mapping[str, torch.Tensor]):
         wanted = None if prefixes is None else sorted(prefixes)
         if isinstance(source, nn.Module):
             reshard_(source)
-            tensors, aliases = _tensors_of(source, wanted, include_buffers)
+            tensors, aliases = stored_tensors(source, wanted, include_buffers)
         elif wanted is not None:
             raise ValueError("prefixes select modules of a model; filter a mapping before saving it")
         else:
@@ -97,13 +98,13 @@ class InitialWeights(Mapping[str, torch.Tensor]):
         path = Path(folder) / f"{_FILE_PREFIX}{fingerprint}{_FILE_SUFFIX}"
         if any(is_sharded(tensor) for tensor in tensors.values()):
             if torch.distributed.get_rank() == 0:
-                _write_file(path, header, tensors, layouts)
+                write_file(path, header, tensors, layouts)
             else:
                 with open(os.devnull, "wb") as nowhere:  # takes part in gathering
                     write_tensors(nowhere, header, tensors, layouts)
             path = said_by_first_process(path)
-        elif not _is_complete(path, header, sum(layout.num_bytes for layout in layouts.values())):
-            _write_file(path, header, tensors, layouts)
+        elif not is_complete(path, header, sum(layout.num_bytes for layout in layouts.values())):
+            write_file(path, header, tensors, layouts)
         return cls.load(path)
 
     @classmethod
@@ -214,7 +215,7 @@ class InitialWeights(Mapping[str, torch.Tensor]):
         Raises:
             InitialWeightsError: names the first parameter that differs.
         """
-        tensors, aliases = _tensors_of(module, self._prefixes, include_buffers=True)
+        tensors, aliases = stored_tensors(module, self._prefixes, include_buffers=True)
         shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         shapes |= {alias: shapes[name] for alias, name in aliases.items()}
         optional = set(floating_buffers(module))
@@ -258,52 +259,3 @@ class _Subset(Mapping[str, torch.Tensor]):
 
     def shape_of(self, name: str) -> tuple[int, ...]:
         return self._weights.shape_of(self._prefix + name)
-
-
-def _tensors_of(
-    module: nn.Module, prefixes: list[str] | None, include_buffers: bool
-) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Tensors to store by their first names, and further names of the same parameters -> first names."""
-    named: list[tuple[str, torch.Tensor]] = list(module.named_parameters(remove_duplicate=False))
-    if include_buffers:
-        named += floating_buffers(module).items()
-    if prefixes is not None:
-        for prefix in prefixes:
-            if not any(name.startswith(f"{prefix}.") for name, _ in named):
-                raise ValueError(f"the model has no parameter under {prefix!r}")
-        named = [(name, tensor) for name, tensor in named if name.startswith(tuple(f"{p}." for p in prefixes))]
-    tensors: dict[str, torch.Tensor] = {}
-    aliases: dict[str, str] = {}
-    first_names: dict[int, str] = {}
-    for name, tensor in named:
-        first_name = first_names.setdefault(id(tensor), name)
-        if first_name == name:
-            tensors[name] = tensor
-        else:
-            aliases[name] = first_name
-    return tensors, aliases
-
-
-def _write_file(
-    path: Path, header: bytes, tensors: Mapping[str, torch.Tensor], layouts: Mapping[str, TensorLayout]
-) -> None:
-    """Writes the whole file or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            write_tensors(file, header, tensors, layouts)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise type(error)(error.errno, error.strerror, str(path)) from error  # a full disk does not tell the file
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _is_complete(path: Path, header: bytes, num_data_bytes: int) -> bool:
-    if not path.is_file() or path.stat().st_size != len(header) + num_data_bytes:
-        return False
-    with open(path, "rb") as file:
-        return file.read(len(header)) == header

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import nn
 
+from hf_relearn.method.module_tensors import floating_buffers
 from hf_relearn.method.sharding import ShardGroups, is_sharded, local_index, local_part, reshard_, shard_groups, summed
 
 # Elements moved at a time. On a CPU the scratch memory of a chunk then stays in the cache, which makes the update
@@ -97,20 +98,6 @@ def interpolate_buffers_(module: nn.Module, initial: Mapping[str, torch.Tensor],
             source = _fetch(initial, name, buffer, "buffer")
             if not torch.equal(local_part(buffer), source):
                 _move_(local_part(buffer), source, alpha, None)
-
-
-def floating_buffers(module: nn.Module) -> dict[str, torch.Tensor]:
-    """Persistent floating-point buffers of a module by their full names, shared ones once."""
-    non_persistent = {
-        f"{prefix}.{name}" if prefix else name
-        for prefix, child in module.named_modules(remove_duplicate=False)
-        for name in child._non_persistent_buffers_set
-    }
-    return {
-        name: buffer
-        for name, buffer in module.named_buffers()
-        if buffer.is_floating_point() and name not in non_persistent
-    }
 
 
 class _Squares:

@@ -7,7 +7,9 @@ header's length (little endian), the header as JSON, then the tensors' bytes wit
 
 import hashlib
 import json
+import os
 import sys
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,6 +98,32 @@ def write_tensors(
     file.write(header)
     for name in _file_order(layouts):
         file.write(_raw_bytes(tensors[name]))
+
+
+def write_file(
+    path: Path, header: bytes, tensors: Mapping[str, torch.Tensor], layouts: Mapping[str, TensorLayout]
+) -> None:
+    """Writes a whole file as `write_tensors` does, or nothing: it appears under its name when it is complete."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            write_tensors(file, header, tensors, layouts)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error  # a full disk names no file
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def is_complete(path: Path, header: bytes, num_data_bytes: int) -> bool:
+    """Whether a file is there with this header, and as long as its tensors need."""
+    if not path.is_file() or path.stat().st_size != len(header) + num_data_bytes:
+        return False
+    with open(path, "rb") as file:
+        return file.read(len(header)) == header
 
 
 def read_layout(path: Path) -> dict[str, StoredTensor]:

@@ -11,8 +11,6 @@ from .pipeline_multimodal import TASK, MultimodalClassificationPipeline
 from .processing_augmentation import Augmentation
 from .processing_multimodal import MultimodalProcessor
 
-AutoConfig.register(FeaturesConfig.model_type, FeaturesConfig)
-AutoModel.register(FeaturesConfig, FeaturesModel)
 AutoConfig.register(MultimodalConfig.model_type, MultimodalConfig)
 AutoModel.register(MultimodalConfig, MultimodalModel)
 AutoModelForSequenceClassification.register(MultimodalConfig, MultimodalForClassification)

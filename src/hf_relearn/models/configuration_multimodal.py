@@ -6,12 +6,17 @@ from typing import Any
 from torch import nn
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
+from .configuration_features import FeaturesConfig
 from .configuration_fusion import checked_fusion_kwargs
 
 KINDS = ("audio", "vision", "video", "text", "features")
 POOLINGS = ("auto", "mean", "cls", "last", "pooler")
 PLACEHOLDERS = ("zero", "learnt")
 PROBLEM_TYPES = (None, "single_label_classification", "multi_label_classification")
+
+# Here and not in `__init__`, which code loaded from a repository does not run; an installed package's class stays.
+if FeaturesConfig.model_type not in CONFIG_MAPPING:
+    AutoConfig.register(FeaturesConfig.model_type, FeaturesConfig)
 
 
 @dataclass

@@ -9,13 +9,21 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import MODEL_MAPPING, AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import CONFIG_MAPPING, MODEL_MAPPING, AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
+from .configuration_features import FeaturesConfig
 from .configuration_multimodal import ModalityConfig, check_modality_name
 from .modeling_description import describe_modality
+from .modeling_features import FeaturesModel
 from .modeling_origins import holds_configuration_only, origin
 from .modeling_parts import backbone_input_names, encoder_part, input_kinds
 from .modeling_pooling import has_dense_pooler
+
+# Here and not in `__init__`, which code loaded from a repository does not run. Such code may be run twice, so that the
+# class that is registered is an earlier one; an installed package's stays.
+_features_config = CONFIG_MAPPING[FeaturesConfig.model_type]
+if MODEL_MAPPING.get(_features_config, None) is None:
+    AutoModel.register(_features_config, FeaturesModel)
 
 # What says where files come from, and so holds for a backbone's configuration as for its weights.
 _HUB_KWARGS = ("revision", "token", "cache_dir", "local_files_only", "subfolder", "trust_remote_code")

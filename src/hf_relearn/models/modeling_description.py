@@ -38,6 +38,8 @@ def describe_modality(backbone: PreTrainedModel, options: dict[str, Any]) -> Mod
     frames = options.get("num_frames", 1)
     if frames > 1 and not {"pixel_values", "pixel_values_videos"} & set(backbone_input_names(backbone)):
         raise ValueError(f"num_frames is {frames}, but {class_name} sees no images")
+    if frames > 1 and "spatial_shapes" in backbone_input_names(backbone):
+        raise ValueError(f"num_frames is {frames}, but {class_name} takes patches of one image a sample")
     backbone.eval()
     probe, kind, inputs, output = _first_that_works(backbone, options.get("num_frames"))
     if wanted not in (None, kind) and (kind, wanted) != ("vision", "audio"):

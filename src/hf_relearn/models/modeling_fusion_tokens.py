@@ -100,7 +100,7 @@ class BottleneckFusion(TokenFusion):
 
     def forward(self, encoded: dict[str, ModalityOutput], present: dict[str, Tensor]) -> Tensor:
         states, masks = self.project(encoded)
-        batch, count = len(next(iter(states.values()))), len(self.bottlenecks)
+        batch, count = next(iter(states.values())).shape[0], len(self.bottlenecks)
         shared = self.bottlenecks.expand(batch, -1, -1)
         always = torch.ones(batch, count, dtype=torch.bool, device=shared.device)
         for depth in range(len(next(iter(self.stacks.values())))):

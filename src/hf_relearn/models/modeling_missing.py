@@ -99,7 +99,7 @@ def presence(given: Mapping[str, Tensor], inputs: Mapping[str, Mapping[str, Tens
             f"no input for the modality {', '.join(map(repr, missing))}: got {', '.join(got) or 'nothing'}; for a "
             f"batch that lacks it, give {missing[0]}_present, all False"
         )
-    sizes = [len(value) for arguments in inputs.values() for value in arguments.values()]
+    sizes = [value.shape[0] for arguments in inputs.values() for value in arguments.values()]
     size = sizes[0] if sizes else len(next(iter(given.values())))
     output: dict[str, Tensor | None] = dict.fromkeys(inputs)
     for name, mask in given.items():

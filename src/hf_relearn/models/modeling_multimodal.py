@@ -180,4 +180,4 @@ class MultimodalForClassification(MultimodalPreTrainedModel):
 
 
 def _all_rows(feature: Tensor) -> Tensor:
-    return torch.ones(len(feature), dtype=torch.bool, device=feature.device)
+    return torch.ones(feature.shape[0], dtype=torch.bool, device=feature.device)

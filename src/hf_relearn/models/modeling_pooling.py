@@ -127,7 +127,7 @@ def _last_token(hidden: Tensor, mask: Tensor | None) -> Tensor:
         return hidden[:, -1]
     positions = torch.arange(hidden.shape[1], device=hidden.device)
     last = (positions * mask).amax(dim=1)  # the first position where nothing counts
-    return hidden[torch.arange(len(hidden), device=hidden.device), last]
+    return hidden[torch.arange(hidden.shape[0], device=hidden.device), last]
 
 
 def _masked_mean(hidden: Tensor, mask: Tensor | None) -> Tensor:

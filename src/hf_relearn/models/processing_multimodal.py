@@ -142,6 +142,7 @@ class MultimodalProcessor(ProcessorMixin):
         settings, unused = super().get_processor_dict(pretrained_model_name_or_path, **kwargs)
         for name, modality in settings.get("modalities", {}).items():
             if modality.get("type") == TextInput.type:
+                check_modality_name(name)  # which becomes part of a path
                 subfolder = f"{folder}/{name}" if folder else name
                 try:
                     tokenizer = load_tokenizer(pretrained_model_name_or_path, subfolder=subfolder, **hub_kwargs)

@@ -1,6 +1,5 @@
 """The callback that diagnoses and re-learns while a Trainer trains."""
 
-import logging
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,38 +9,25 @@ from accelerate.utils.memory import should_reduce_batch_size
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from hf_relearn.method import InitialWeights, ModalityDiagnosis, NonFiniteFeaturesError
+from hf_relearn.method import ModalityDiagnosis, NonFiniteFeaturesError
 from hf_relearn.method.sharding import reshard_
 from hf_relearn.training.arguments import RelearnSettings, constant_alphas
+from hf_relearn.training.bookkeeping import RunBookkeeping
 from hf_relearn.training.diagnoser import Diagnoser, Verdict
 from hf_relearn.training.encoders import chosen_encoders, module_names
 from hf_relearn.training.features import FeatureFunction
-from hf_relearn.training.history import points_taken, write_history
 from hf_relearn.training.parameters import warn_of_frozen_encoders
 from hf_relearn.training.processes import failing_together
-from hf_relearn.training.record import describe_record, log_values, make_record, make_settings_record
+from hf_relearn.training.record import log_values, make_record
 from hf_relearn.training.relearning import (
     check_optimizer_state,
     relearn_encoders,
     renew_master_weights,
     reset_optimizer_state,
 )
-from hf_relearn.training.restart import StartingPoint
-from hf_relearn.training.run_files import (
-    arguments_of_run,
-    changed_settings,
-    checkpoint_folder,
-    earlier_records,
-    find_initial_weights,
-    note_run,
-    noted_initial_weights,
-    output_folder,
-    remove_leftovers,
-    write_initial_weights,
-)
+from hf_relearn.training.restart import StartingPoint, start_attempt
+from hf_relearn.training.run_files import arguments_of_run, checkpoint_folder
 from hf_relearn.training.schedule import RelearnSchedule, whole_epoch
-
-logger = logging.getLogger(__name__)
 
 Encoders = Mapping[str, nn.Module] | Callable[[nn.Module], Mapping[str, nn.Module]]
 
@@ -127,7 +113,14 @@ class RelearnCallback(TrainerCallback):
     ) -> None:
         args = arguments_of_run(args, self.output_dir)
         if args.auto_find_batch_size:
-            self._start_over(args, state, model, train_dataloader, kwargs.get("optimizer"))
+            self._starting_point = start_attempt(
+                self._starting_point,
+                args,
+                model,
+                kwargs.get("optimizer"),
+                train_dataloader.total_batch_size,
+                resumed=state.global_step > 0,
+            )
         settings = self.settings
         self._schedule = RelearnSchedule(
             settings.relearn_strategy,
@@ -136,14 +129,7 @@ class RelearnCallback(TrainerCallback):
             num_epochs=state.num_train_epochs,
             num_steps=state.max_steps,
         )
-        self._initial: InitialWeights | None = None
-        self._fingerprint: str | None = None
-        resumed_from = None
-        if args.should_save:
-            remove_leftovers(output_folder(args))
-        if state.global_step > 0:
-            resumed_from = Path(self.checkpoint_folder or checkpoint_folder(args, state))
-            self._fingerprint = noted_initial_weights(resumed_from)
+        self._run = RunBookkeeping(args, state, settings, self.checkpoint_folder)
         if settings.relearn_strategy != "no" or settings.diagnosis_interval:
             modules = self.encoders(model) if callable(self.encoders) else self.encoders
             self._encoders = chosen_encoders(modules, settings.relearn_modalities)
@@ -159,24 +145,11 @@ class RelearnCallback(TrainerCallback):
                 reshard_(model)  # or refuse what could not be moved
                 if settings.relearn_optimizer_state == "reset":
                     check_optimizer_state(kwargs.get("optimizer"), self._encoders)
-                if resumed_from is not None:
-                    self._initial = find_initial_weights(output_folder(args), resumed_from, model)
-                else:
-                    self._initial = write_initial_weights(args, model, self._names.values())
-                    self._fingerprint = self._initial.fingerprint
-        self._records = earlier_records(output_folder(args), resumed_from, state.global_step) if resumed_from else []
-        over = state.global_step >= state.max_steps
-        changed = changed_settings(resumed_from, settings) if resumed_from and not over else {}
-        if changed:
-            self._records.append(make_settings_record(state.global_step, state.epoch, changed))
-            for name, values in changed.items():
-                logger.warning("resumed with another --%s: %s instead of %s", name, values["to"], values["from"])
-        with failing_together(args.world_size):
-            if args.should_save:
-                write_history(output_folder(args), self._records)
-        ended = any(record["kind"] == "end" for record in self._records)
-        if resumed_from and over and settings.diagnosis_interval and not ended:
-            self._diagnose_only(args, state, model, "end")  # the run was killed between its last step and this
+                self._run.open_initial_weights(model, self._names.values())
+        self._run.open_records(state)
+        over = self._run.resumed_from is not None and state.global_step >= state.max_steps
+        if over and settings.diagnosis_interval and not self._run.has_end():
+            self._diagnose_only(state, model, "end")  # the run was killed between its last step and this
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: nn.Module, **kwargs: Any
@@ -186,25 +159,25 @@ class RelearnCallback(TrainerCallback):
         if not completed:
             return
         by_epoch = self._schedule.strategy == "epoch"
-        due = self._schedule.is_due(completed if by_epoch else state.global_step, points_taken(self._records))
+        due = self._schedule.is_due(completed if by_epoch else state.global_step, self._run.points_taken)
         if due and by_epoch:
-            self._take_point(args, state, model, kwargs.get("optimizer"))
+            self._take_point(state, model, kwargs.get("optimizer"))
         elif not due and self.settings.diagnosis_interval and completed % self.settings.diagnosis_interval == 0:
-            self._diagnose_only(args, state, model, "record")
+            self._diagnose_only(state, model, "record")
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: nn.Module, **kwargs: Any
     ) -> None:
-        taken = points_taken(self._records)
-        if self._schedule.strategy == "steps" and self._schedule.is_due(state.global_step, taken):
-            self._take_point(args, state, model, kwargs.get("optimizer"))
+        by_steps = self._schedule.strategy == "steps"
+        if by_steps and self._schedule.is_due(state.global_step, self._run.points_taken):
+            self._take_point(state, model, kwargs.get("optimizer"))
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: nn.Module, **kwargs: Any
     ) -> None:
         over = state.global_step >= state.max_steps or control.should_training_stop
         if over and self.settings.diagnosis_interval:
-            self._diagnose_only(args, state, model, "end")
+            self._diagnose_only(state, model, "end")
 
     def on_log(
         self,
@@ -217,10 +190,9 @@ class RelearnCallback(TrainerCallback):
     ) -> None:
         # An evaluation that stops a run early comes after `on_epoch_end`. The run's summary is logged next, while the
         # model is still as trained; at `on_train_end` the best one may have been loaded.
-        if self.settings.diagnosis_interval and "train_runtime" in (logs or {}):
-            ended = any(record["kind"] == "end" and record["step"] == state.global_step for record in self._records)
-            if not ended:
-                self._diagnose_only(args, state, model, "end")
+        summary = "train_runtime" in (logs or {})
+        if self.settings.diagnosis_interval and summary and not self._run.has_end(state.global_step):
+            self._diagnose_only(state, model, "end")
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -241,45 +213,29 @@ class RelearnCallback(TrainerCallback):
         A stock Trainer gives the occasion only after it has written the rest; `MultimodalRelearnTrainer` calls this
         before, so that no checkpoint that looks whole lacks these files.
         """
-        write_history(checkpoint, self._records)
-        note_run(checkpoint, self._fingerprint, self.settings)
+        self._run.write_into(checkpoint)
 
-    def _start_over(
-        self, args: TrainingArguments, state: TrainerState, model: nn.Module, train_dataloader: Any, optimizer: Any
-    ) -> None:
-        """Go back to the start of a failed attempt, if there was one, and note where this one starts."""
-        batch_size = train_dataloader.total_batch_size
-        failed = self._starting_point
-        if failed is not None and batch_size < failed.batch_size:  # else another `train()`, after one that raised
-            logger.warning(
-                "a batch of %d did not fit: training starts over, with the weights before its first step, with %d",
-                failed.batch_size,
-                batch_size,
-            )
-            failed.restore(model, optimizer, resumed=state.global_step > 0)
-        self._starting_point = StartingPoint(output_folder(args), args.process_index, model, batch_size, optimizer)
-
-    def _take_point(self, args: TrainingArguments, state: TrainerState, model: nn.Module, optimizer: Any) -> None:
+    def _take_point(self, state: TrainerState, model: nn.Module, optimizer: Any) -> None:
         verdict = self._verdict(model)
         if verdict is None and self._alphas is None:
             return
         diagnosed = verdict.modalities if verdict else {}
         alphas = self._alphas or {name: diagnosed[name].alpha for name in self._encoders}
-        assert self._initial is not None
+        assert self._run.initial is not None
         reshard_(model)  # the diagnosis made forward passes without backward passes
         moved = relearn_encoders(
-            self._encoders, self._names, self._initial, alphas, self.settings.relearn_buffers == "interpolate"
+            self._encoders, self._names, self._run.initial, alphas, self.settings.relearn_buffers == "interpolate"
         )
         renew_master_weights(optimizer)
         if self.settings.relearn_optimizer_state == "reset":
             reset_optimizer_state(optimizer, [self._encoders[name] for name in alphas if alphas[name] > 0])
-        self._keep(args, state, "point", verdict, diagnosed, alphas, moved)
+        self._keep(state, "point", verdict, diagnosed, alphas, moved)
 
-    def _diagnose_only(self, args: TrainingArguments, state: TrainerState, model: nn.Module, kind: str) -> None:
+    def _diagnose_only(self, state: TrainerState, model: nn.Module, kind: str) -> None:
         verdict = self._verdict(model)
         if verdict is not None:
             nothing = dict.fromkeys(self._encoders, 0.0)
-            self._keep(args, state, kind, verdict, verdict.modalities, nothing, nothing)
+            self._keep(state, kind, verdict, verdict.modalities, nothing, nothing)
 
     def _verdict(self, model: nn.Module) -> Verdict | None:
         """Diagnose, or None where there is nothing to diagnose with, or features that are not finite."""
@@ -302,7 +258,6 @@ class RelearnCallback(TrainerCallback):
 
     def _keep(
         self,
-        args: TrainingArguments,
         state: TrainerState,
         kind: str,
         verdict: Verdict | None,
@@ -310,15 +265,8 @@ class RelearnCallback(TrainerCallback):
         alphas: Mapping[str, float],
         moved: Mapping[str, float],
     ) -> None:
-        args = arguments_of_run(args, self.output_dir)
         record = make_record(state.global_step, state.epoch, kind, verdict, diagnosed, alphas, moved, self.diagnoser)
-        self._records.append(record)
-        with failing_together(args.world_size):
-            if args.should_save:
-                write_history(output_folder(args), self._records)
-        if args.should_save:
-            for line in describe_record(record):
-                logger.info(line)
+        self._run.add(record)
         values = log_values(record)
         if self.log is not None:
             self.log(values)

@@ -70,6 +70,6 @@ def write_text_atomically(path: Path, text: str) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        raise type(error)(error.errno, error.strerror, str(path)) from error  # a full disk does not tell the file
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error  # a full disk names no file
     finally:
         temporary.unlink(missing_ok=True)

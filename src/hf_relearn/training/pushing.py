@@ -15,7 +15,7 @@ from transformers.trainer_utils import HubStrategy
 from transformers.utils import PushInProgress
 
 from hf_relearn.hub.local_paths import local_roots, scrub_json, without_local_paths
-from hf_relearn.hub.staging import TRAINING_ARGUMENTS_FILE, stage
+from hf_relearn.hub.staging import CARD, TRAINING_ARGUMENTS_FILE, stage
 from hf_relearn.hub.upload import PushError, explain, push_folder
 from hf_relearn.training.history import write_text_atomically
 
@@ -172,8 +172,9 @@ class PushingTrainer(Trainer):
     def _stage(self, saved: Path, folder: Path, **card: Any) -> None:
         name = self._repository().split("/")[-1]
         try:
-            self.callback_handler.on_push_begin(self.args, self.state, self.control)
-            self.create_model_card(**{"model_name": name, **card})
+            self.callback_handler.on_push_begin(self.args, self.state, self.control)  # writes the card
+            if card or not (Path(str(self.args.output_dir)) / CARD).is_file():
+                self.create_model_card(**{"model_name": name, **card})
         except Exception as error:  # a model without a card is better than none
             logger.warning("The model card could not be written: %s", error)
         stage(saved, folder, run=str(self.args.output_dir))

@@ -4,6 +4,7 @@ The Trainer then begins its loop again with a smaller batch, but with the weight
 generators as the failed attempt left them.
 """
 
+import logging
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -11,9 +12,13 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import TrainingArguments
 
 from hf_relearn.method import InitialWeights
 from hf_relearn.training.random_state import random_state, restore_random_state
+from hf_relearn.training.run_files import output_folder
+
+logger = logging.getLogger(__name__)
 
 
 class StartingPoint:
@@ -60,6 +65,33 @@ class StartingPoint:
     def remove(self) -> None:
         """Delete what lies on disk."""
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def start_attempt(
+    failed: StartingPoint | None,
+    args: TrainingArguments,
+    model: nn.Module,
+    optimizer: Any,
+    batch_size: int,
+    *,
+    resumed: bool,
+) -> StartingPoint:
+    """Go back to the start of a failed attempt, if there was one, and note where this one starts.
+
+    Args:
+        failed: where the latest attempt of this Trainer started. One with a batch no larger than this one's was not
+            an attempt of the same run, but another `train()` that raised.
+        args: with the folder of the run as output directory.
+        model, optimizer, batch_size, resumed: as `StartingPoint` has them.
+    """
+    if failed is not None and batch_size < failed.batch_size:
+        logger.warning(
+            "a batch of %d did not fit: training starts over, with the weights before its first step, with %d",
+            failed.batch_size,
+            batch_size,
+        )
+        failed.restore(model, optimizer, resumed=resumed)
+    return StartingPoint(output_folder(args), args.process_index, model, batch_size, optimizer)
 
 
 def _changing_tensors(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from hf_relearn.report.run_folder import read_run_folder, require_run
 from hf_relearn.report.run_report import write_report
+from hf_relearn.training.run_folder import read_run_folder, require_run
 
 
 def rebuild_report(folder: str | Path, *, title: str | None = None) -> Path:
