@@ -19,7 +19,7 @@ sys.path[:0] = [str(TESTS), str(TESTS / "models")]
 
 import onnx  # noqa: E402
 from test_models_contract import NAME, build  # noqa: E402
-from tiny_backbones import BACKBONES  # noqa: E402
+from tiny_backbones import BACKBONES, INSTALLED  # noqa: E402
 
 from hf_relearn import export_onnx  # noqa: E402
 
@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--output", default=str(Path(__file__).parents[1] / "docs" / "onnx.md"))
     args = parser.parse_args()
     rows, failed, start = [], 0, time.perf_counter()
-    for name in args.names or BACKBONES:
+    for name in args.names or INSTALLED:
         free, reason = survey(name)
         failed += bool(reason)
         rows.append(f"| {name} | {BACKBONES[name].kind} | {'no' if reason else 'yes'} | {reason or free} |")

@@ -13,7 +13,7 @@ A model on the Hub is loaded from there by the Space; one in a local folder goes
 that fails leaves the folder, exits with 1 and tells the command that pushes it later."""
 EXAMPLES = """  hf-relearn space me/my-model --name me/my-demo
   hf-relearn space my-model --folder my-demo
-  hf-relearn space my-model --name my-demo --private --package "hf_relearn[demo] @ git+https://example.org/me/code" """
+  hf-relearn space my-model --name my-demo --private --package hf_relearn[demo]==0.1.0"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -70,7 +70,7 @@ def build_page(classify: MultimodalClassificationPipeline, title: str) -> gradio
 
 def _input(name: str, modality: Any, processor: Any) -> gradio.components.Component:
     """The component of a modality, by its kind."""
-    place = {"label": name, "elem_id": f"input-{name}"}
+    place: dict[str, Any] = {"label": name, "elem_id": f"input-{name}"}
     if modality.kind == "audio":
         return gradio.Audio(sources=["upload", "microphone"], type="filepath", buttons=[], **place)
     if modality.kind == "video":
