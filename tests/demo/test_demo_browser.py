@@ -43,6 +43,7 @@ def served(command: list[str], folder: Path, **environment: str) -> Iterator[str
                 except (urllib.error.URLError, ConnectionError):
                     time.sleep(0.1)
             yield address
+            assert f"The page is at {address}/ (Ctrl+C ends it)\n" in (folder / "log.txt").read_text()
         finally:
             process.terminate()
             process.wait(20)
@@ -137,6 +138,12 @@ def test_what_is_wrong_is_told_on_the_page(browser, address, media):
     time.sleep(1)  # the upload
     classify_on_page(browser)
     told_on_page(browser, "modality 'face': broken.png: not a readable image")
+
+
+def test_only_this_machine_reaches_the_page(address):
+    """What listens on all addresses listens on this one of the loopback device, too."""
+    with pytest.raises(OSError):
+        socket.create_connection(("127.0.0.2", int(address.rpartition(":")[2])), timeout=5).close()
 
 
 def test_a_space_serves_the_same_page(model_folder, tmp_path):

@@ -15,6 +15,7 @@ import gradio
 from hf_relearn.models import MultimodalClassificationPipeline
 
 LABELS = 5
+CLEANING = (600, 3600)  # every ten minutes, uploads that are older than an hour are deleted; all of them at the end
 STYLE = """
 .shares { display: grid; margin-top: 34px; gap: 10px 14px; align-items: center; }
 .shares { grid-template-columns: max-content 1fr max-content; }
@@ -50,7 +51,7 @@ def build_page(classify: MultimodalClassificationPipeline, title: str) -> gradio
         scores = {str(entry["label"]): entry["score"] for entry in entries}
         return scores, _shares(entries[0], [name for name, value in sample.items() if value is None])
 
-    with gradio.Blocks(title=title, analytics_enabled=False) as page:
+    with gradio.Blocks(title=title, analytics_enabled=False, delete_cache=CLEANING) as page:
         gradio.Markdown(f"# {html.escape(title)}\nA modality that is left empty is missing.")
         with gradio.Row():
             with gradio.Column():

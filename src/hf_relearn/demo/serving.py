@@ -33,7 +33,8 @@ def serve(
     processor = MultimodalProcessor.from_pretrained(name_or_path, revision=revision)
     classify = MultimodalClassificationPipeline(model=model, processor=processor, task=TASK, device=device)
     title = Path(name_or_path).resolve().name if Path(name_or_path).is_dir() else name_or_path
-    build_page(classify, title).launch(
+    page = build_page(classify, title)
+    _, address, _ = page.launch(
         server_name=host,
         server_port=port,
         inbrowser=open_browser,
@@ -45,4 +46,8 @@ def serve(
         run_history=False,
         ssr_mode=False,
         show_error=True,
+        quiet=True,
+        prevent_thread_lock=True,
     )
+    print(f"The page is at {address} (Ctrl+C ends it)", flush=True)
+    page.block_thread()
