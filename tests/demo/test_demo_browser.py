@@ -19,7 +19,7 @@ from transformers import pipeline
 import hf_relearn  # noqa: F401  (the pipeline's task)
 
 pytest.importorskip("gradio", reason="gradio is absent: pip install '.[demo]'")
-LATEST = 30  # seconds until something must be there
+LATEST = 60  # seconds until something must be there
 
 
 @contextmanager
