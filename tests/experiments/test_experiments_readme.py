@@ -147,6 +147,7 @@ def test_every_python_block_has_its_test():
         "RelearnCallback(": "test_training_stock_trainer.py",
         "pipeline(": "test_pipeline.py",
         "CardInfo(": "test_cards_trainer.py",
+        "export_onnx(": "test_onnx.py",
     }
     for block in BLOCKS:
         (mark,) = [mark for mark in tested if mark in block]
