@@ -9,9 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 from datasets import Dataset
 from PIL import Image
 from test_experiments_recipes import run_recipe, start_recipe
+from tiny_backbones import BACKBONES
+from tokenizers_of_words import bert_like
+from transformers import CLIPModel
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from hf_relearn import MultimodalForClassification, MultimodalProcessor
 from hf_relearn.models.configuration_fusion import FUSION_OPTIONS
@@ -132,6 +137,39 @@ def test_image_text_recipe_on_its_generated_pictures(tmp_path):
     assert "Image and text: generated shapes" in (output / "report.md").read_text()
     processor = MultimodalProcessor.from_pretrained(output)
     assert processor({"vision": [Image.new("RGB", (9, 9))], "text": ["a red disc"]})["text_input_ids"].shape[0] == 1
+
+
+@pytest.mark.filterwarnings("ignore:chance alone explains", "ignore:the diagnosing part has no sample")
+@pytest.mark.filterwarnings("ignore:none of the parameters of the encoder")
+def test_image_text_recipe_on_the_two_towers_of_a_checkpoint(tables, tmp_path, run_here):
+    clip, output = tmp_path / "clip", tmp_path / "run"
+    torch.manual_seed(0)
+    CLIPModel(BACKBONES["clip-text-tower"].make()).save_pretrained(clip)
+    CLIPImageProcessorPil(size={"height": 16, "width": 16}, crop_size={"height": 16, "width": 16}).save_pretrained(
+        clip
+    )
+    bert_like(eos_token="[SEP]", model_max_length=16).save_pretrained(clip)
+    run_here(
+        "train_image_text.py",
+        *("--dataset_name", str(tables["whole"]), "--output_dir", str(output), "--clip_model_name_or_path", str(clip)),
+        *(*TINY, "--freeze", "text", "--learning_rates", "vision=1e-2", "--relearn_max_times", "1"),
+    )
+    whole, model = CLIPModel.from_pretrained(clip), MultimodalForClassification.from_pretrained(output)
+    assert [type(encoder.backbone).__name__ for encoder in model.encoders.values()] == [
+        "CLIPVisionModel",
+        "CLIPTextModel",
+    ]
+    before, after = whole.text_model.state_dict(), model.encoders["text"].backbone.state_dict()
+    assert after and all(torch.equal(value, before[name.removeprefix("text_model.")]) for name, value in after.items())
+    before, after = whole.vision_model.state_dict(), model.encoders["vision"].backbone.state_dict()
+    assert any(not torch.equal(value, before[name.removeprefix("vision_model.")]) for name, value in after.items())
+
+
+def test_a_checkpoint_with_towers_and_single_backbones_exclude_each_other(tmp_path):
+    flags = ("--clip_model_name_or_path", "a/clip", "--text_model_name_or_path", "a/bert")
+    process = start_recipe("train_image_text.py", *flags, "--output_dir", str(tmp_path / "run"))
+    assert process.returncode == 2
+    assert "--clip_model_name_or_path gives both towers: leave out --vision_model_name_or_path" in process.stderr
 
 
 def test_image_text_recipe_names_the_column_that_is_not_there(tables, tmp_path):
