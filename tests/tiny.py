@@ -86,6 +86,12 @@ def make_trainer(
     )
 
 
+def moved_back(before: torch.Tensor, initial: torch.Tensor, alpha: float) -> torch.Tensor:
+    """What re-learning makes of a parameter: the formula, but for rows that are as they were at the start."""
+    unmoved = (before == initial).reshape(len(before), -1).all(dim=1)
+    return torch.where(unmoved.view(-1, *[1] * (before.ndim - 1)), before, (1 - alpha) * before + alpha * initial)
+
+
 def weights_of(module) -> dict[str, torch.Tensor]:
     """A copy of all parameters and buffers."""
     return {name: value.detach().clone() for name, value in module.state_dict().items()}

@@ -200,3 +200,21 @@ def test_floating_statistics_are_interpolated_and_counts_are_not():
     assert all(torch.equal(parameter, parameters[name]) for name, parameter in model.named_parameters())
     with pytest.raises(KeyError, match="buffer '.*' has no initial value"):
         interpolate_buffers_(model, {}, 0.3)
+
+
+def test_rows_that_still_have_their_initial_values_keep_every_bit():
+    torch.manual_seed(0)
+    table, bias = nn.Embedding(50, 7), nn.Linear(3, 200)
+    for module in (table, bias):
+        initial = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter[::2] += 0.1
+                parameter[1].view(-1)[-1] += 0.1  # a row that moved in its last element only
+        before = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+        soft_reinit_(module, initial, 0.3)
+        for name, parameter in module.named_parameters():
+            formula = (1 - 0.3) * before[name] + 0.3 * initial[name]
+            assert torch.equal(parameter[3::2], initial[name][3::2])
+            assert not torch.equal(formula[3::2], initial[name][3::2])  # the formula would have rounded some
+            assert torch.equal(parameter[::2], formula[::2]) and torch.equal(parameter[1], formula[1])

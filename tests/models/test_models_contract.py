@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tiny import moved_back
 from tiny_backbones import BACKBONES, Backbone
 from torch import Tensor, nn
 
@@ -109,9 +110,7 @@ def check_reinit(model: MultimodalForClassification, initial: InitialWeights, tr
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved <= moving and len(moved) > 0.5 * len(moving)
     for name in moved:
-        expected = (1 - ALPHA) * before[name] + ALPHA * initial[name]
-        same = before[name] == initial[name]
-        assert torch.equal(after[name], torch.where(same, before[name], expected)), name
+        assert torch.equal(after[name], moved_back(before[name], initial[name], ALPHA)), name
 
 
 def check_diagnosis(model: MultimodalForClassification, backbone: Backbone) -> None:

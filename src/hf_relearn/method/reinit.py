@@ -21,9 +21,10 @@ def soft_reinit_(module: nn.Module, initial: Mapping[str, torch.Tensor], alpha: 
     theta <- (1 - alpha) * theta + alpha * theta0 (section 3.3 of "Diagnosing and Re-learning for Balanced Multimodal
     Learning", arXiv 2407.09705). Computed in float32, or in the parameter's own type where that is wider; float32
     results equal the formula as written to the last bit, 16-bit results are rounded once. alpha 0 changes no bit,
-    alpha 1 gives exactly the initial values, and an element that still has its initial value (a token that no sample
-    held, a mask token) keeps it, where the formula would round. Parameters without `requires_grad`, which still have
-    their initial values, and buffers stay as they are; a parameter that is reachable under several names moves once.
+    alpha 1 gives exactly the initial values, and a row (of the first dimension) that still has its initial values (a
+    token that no sample held, a mask token) keeps them, where the formula would round. Parameters without
+    `requires_grad`, which still have their initial values, and buffers stay as they are; a parameter that is reachable
+    under several names moves once.
 
     Where parameters are sharded (FSDP2), each process moves its own part, reads no more than that from an
     `InitialWeights` file, and communicates nothing; the whole equals what one process computes to the last bit. If
@@ -184,7 +185,12 @@ def _fetch(initial: Mapping[str, torch.Tensor], name: str, target: torch.Tensor,
 def _move_(target: torch.Tensor, source: torch.Tensor, alpha: float, squares: _Squares | None) -> None:
     compute_dtype = torch.promote_types(target.dtype, torch.float32)
     scratch: torch.Tensor | None = None
+    unmoved = None if alpha == 1 else _unmoved_rows(target, source)
+    moves = unmoved is None or len(unmoved) < len(target)
+    kept = target[unmoved] if unmoved is not None and moves else None
     for part, toward in _chunks(target, source):
+        if not moves and squares is None:
+            break
         if scratch is None or scratch.shape != part.shape:
             scratch = torch.empty_like(part, dtype=compute_dtype)
         wide = part.to(compute_dtype)  # the piece itself where it is that wide already
@@ -192,15 +198,35 @@ def _move_(target: torch.Tensor, source: torch.Tensor, alpha: float, squares: _S
             squares.add(wide, toward.to(compute_dtype), scratch)
         if alpha == 1:
             part.copy_(toward)
-            continue
-        goal = toward.to(compute_dtype)
-        unmoved = wide == goal
-        # Product and sum stay separate operations: one fused multiply-add would round differently.
-        torch.mul(goal, alpha, out=scratch)
-        wide.mul_(1 - alpha).add_(scratch)
-        torch.where(unmoved, goal, wide, out=wide)
-        if wide is not part:
-            part.copy_(wide)
+        elif moves:
+            # Product and sum stay separate operations: one fused multiply-add would round differently.
+            torch.mul(toward.to(compute_dtype), alpha, out=scratch)
+            wide.mul_(1 - alpha).add_(scratch)
+            if wide is not part:
+                part.copy_(wide)
+    if unmoved is not None and kept is not None:
+        target[unmoved] = kept
+
+
+def _unmoved_rows(target: torch.Tensor, source: torch.Tensor) -> torch.Tensor | None:
+    """Indices of the rows (of the first dimension) that still have their initial values; None if there are none.
+
+    By rows, since a shard holds whole ones: what moves is then the same however a parameter is sharded.
+    """
+    if target.ndim == 0 or target.numel() == 0:
+        return None
+    if target.ndim == 1:
+        rows = (target == source).nonzero()
+        return rows.squeeze(1) if len(rows) else None
+    target, source = target.flatten(1), source.flatten(1)
+    rows = (target.select(1, 0) == source.select(1, 0)).nonzero()  # the first element rules out nearly all
+    if not len(rows):
+        return None
+    if len(rows) == len(target) and torch.equal(target, source):
+        return rows.squeeze(1)
+    rows = rows.squeeze(1)
+    rows = rows[(target[rows] == source[rows]).all(dim=1)]
+    return rows if len(rows) else None
 
 
 def _chunks(target: torch.Tensor, source: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
