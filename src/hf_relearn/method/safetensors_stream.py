@@ -7,9 +7,7 @@ header's length (little endian), the header as JSON, then the tensors' bytes wit
 
 import hashlib
 import json
-import os
 import sys
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import Any, BinaryIO
 import torch
 
 from hf_relearn.method.sharding import whole_tensor
+from hf_relearn.method.whole_file import whole_file
 
 _DTYPE_NAMES = {
     torch.float64: "F64",
@@ -104,18 +103,8 @@ def write_file(
     path: Path, header: bytes, tensors: Mapping[str, torch.Tensor], layouts: Mapping[str, TensorLayout]
 ) -> None:
     """Writes a whole file as `write_tensors` does, or nothing: it appears under its name when it is complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            write_tensors(file, header, tensors, layouts)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from error  # a full disk names no file
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as file:
+        write_tensors(file, header, tensors, layouts)
 
 
 def is_complete(path: Path, header: bytes, num_data_bytes: int) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_relearn.hub.staging import HISTORY_FILE
+from hf_relearn.method.whole_file import whole_file
 
 
 def read_history(folder: str | os.PathLike) -> list[dict[str, Any]]:
@@ -61,15 +62,5 @@ def points_taken(records: Sequence[dict[str, Any]]) -> int:
 
 def write_text_atomically(path: Path, text: str) -> None:
     """Write a small text file that appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from error  # a full disk names no file
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as file:
+        file.write(text.encode("utf-8"))
