@@ -16,7 +16,7 @@ from .configuration_multimodal import ModalityConfig, check_modality_name
 from .modeling_description import describe_modality
 from .modeling_features import FeaturesModel
 from .modeling_origins import holds_configuration_only, origin
-from .modeling_parts import backbone_input_names, encoder_part, input_kinds
+from .modeling_parts import backbone_input_names, encoder_part, input_kinds, shared_parameter
 from .modeling_pooling import has_dense_pooler
 
 # Here and not in `__init__`, which code loaded from a repository does not run. Such code may be run twice, so that the
@@ -181,16 +181,13 @@ def _rebuilding_config(model: PreTrainedModel, backbone: PreTrainedModel, kind: 
 
 def _check_apart(backbones: Mapping[str, PreTrainedModel]) -> None:
     """Refuse backbones that share parameters, which have no single strength to be re-learnt with."""
-    owners: dict[int, str] = {}
-    for name, backbone in backbones.items():
-        for key, parameter in backbone.named_parameters():
-            twin = owners.setdefault(id(parameter), name)
-            if twin != name:
-                raise ValueError(
-                    f"the modalities {twin!r} and {name!r} share one backbone object, or a part of one ({key!r}), "
-                    "which then has no strength of its own to be re-learnt with: give each its own copy "
-                    "(copy.deepcopy)"
-                )
+    if (shared := shared_parameter(backbones)) is not None:
+        twin, name, key = shared
+        raise ValueError(
+            f"the modalities {twin!r} and {name!r} share one backbone object, or a part of one ({key!r}), "
+            "which then has no strength of its own to be re-learnt with: give each its own copy "
+            "(copy.deepcopy)"
+        )
 
 
 def _drop_unused_parts(backbone: PreTrainedModel, pooling: str) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+from collections.abc import Mapping
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -32,6 +33,21 @@ def input_kinds(backbone: nn.Module) -> list[str]:
     """The kinds of modality that a model's inputs belong to, in alphabetical order; video backbones that take
     `pixel_values` are told from image backbones only by running them."""
     return sorted({_KIND_OF_INPUT[name] for name in backbone_input_names(backbone) if name in _KIND_OF_INPUT})
+
+
+def shared_parameter(modules: Mapping[str, nn.Module]) -> tuple[str, str, str] | None:
+    """A parameter that two of some modules share, which no strength of its own could re-learn.
+
+    Returns:
+        Names of the first module, of the second, and of the parameter in the second; None if there is none.
+    """
+    owners: dict[int, str] = {}
+    for name, module in modules.items():
+        for key, parameter in module.named_parameters():
+            owner = owners.setdefault(id(parameter), name)
+            if owner != name:
+                return owner, name, key
+    return None
 
 
 def encoder_part(model: PreTrainedModel, kind: str | None = None, name: str | None = None) -> PreTrainedModel:

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from torch import nn
 
+from hf_relearn.models.modeling_parts import shared_parameter
+
 
 def chosen_encoders(encoders: Mapping[str, nn.Module], modalities: Sequence[str] | None) -> dict[str, nn.Module]:
     """The encoders that are re-learnt, in the model's order.
@@ -21,15 +23,12 @@ def chosen_encoders(encoders: Mapping[str, nn.Module], modalities: Sequence[str]
         raise ValueError(
             f"--relearn_modalities names {', '.join(unknown)}, but the model's modalities are {', '.join(encoders)}"
         )
-    owners: dict[int, str] = {}
-    for modality, encoder in encoders.items():
-        for name, parameter in encoder.named_parameters():
-            other = owners.setdefault(id(parameter), modality)
-            if other != modality:
-                raise ValueError(
-                    f"the parameter {name!r} of the {modality!r} encoder belongs to the {other!r} encoder too, so no "
-                    "single strength fits it: give each modality an encoder of its own"
-                )
+    if (shared := shared_parameter(encoders)) is not None:
+        other, modality, name = shared
+        raise ValueError(
+            f"the parameter {name!r} of the {modality!r} encoder belongs to the {other!r} encoder too, so no "
+            "single strength fits it: give each modality an encoder of its own"
+        )
     return {name: encoder for name, encoder in encoders.items() if not modalities or name in modalities}
 
 
