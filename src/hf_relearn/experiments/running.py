@@ -192,9 +192,10 @@ def run_experiment(
         )
         logger.info("The report is in %s", path)
     trainer.card_info = replace(trainer.card_info, results=results)
-    trainer.create_model_card()
     if args.push_to_hub:
-        trainer.try_push("End of training")
+        trainer.try_push("End of training")  # which writes the card, too
+    else:
+        trainer.create_model_card()
     return result
 
 
