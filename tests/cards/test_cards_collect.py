@@ -10,7 +10,7 @@ from torch.utils.data import ConcatDataset, Subset
 from transformers import AutoModel
 
 from hf_relearn import MultimodalConfig, MultimodalForClassification
-from hf_relearn.cards.collect import changed_from_defaults, dataset_facts, encoder_facts, latest_evaluations
+from hf_relearn.cards.facts import changed_from_defaults, dataset_facts, encoder_facts, latest_evaluations
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

@@ -4,8 +4,8 @@ import pytest
 from huggingface_hub import ModelCard, metadata_load
 
 from hf_relearn.cards import CardInfo, DatasetFacts, EncoderFacts, write_card
-from hf_relearn.cards.metadata import pipeline_tag
-from hf_relearn.cards.rules import is_hub_id
+from hf_relearn.cards.card import pipeline_tag
+from hf_relearn.cards.facts import is_hub_id
 
 
 def test_metadata_as_written(make_facts, tmp_path):

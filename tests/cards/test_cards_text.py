@@ -13,7 +13,7 @@ from PIL import Image
 
 from hf_relearn import MultimodalForClassification, MultimodalProcessor
 from hf_relearn.cards import CardInfo, DatasetFacts, card_figures, render_card, write_card
-from hf_relearn.cards.usage import usage_code
+from hf_relearn.cards.card import usage_code
 from hf_relearn.data import EMOTION_NAMES
 
 ROOT = Path(__file__).parents[2]

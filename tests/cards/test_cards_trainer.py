@@ -106,7 +106,7 @@ def test_a_failure_is_one_warning_and_leaves_the_earlier_card(tmp_path, monkeypa
         raise OSError("no space left")
 
     with monkeypatch.context() as patched, caplog.at_level(logging.WARNING):
-        patched.setattr("hf_relearn.cards.render.render_card", fail)
+        patched.setattr("hf_relearn.cards.card.render_card", fail)
         trainer.callback_handler.on_push_begin(trainer.args, trainer.state, trainer.control)
     assert [entry.message for entry in caplog.records if "model card" in entry.message] == [
         "the model card could not be written, and everything else goes on without it (OSError: no space left); once "

@@ -19,7 +19,7 @@ from transformers import CLIPModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from hf_relearn import MultimodalForClassification, MultimodalProcessor
-from hf_relearn.models.configuration_fusion import FUSION_OPTIONS
+from hf_relearn.models.configuration_multimodal import FUSION_OPTIONS
 from hf_relearn.training import read_history
 
 RECIPES = Path(__file__).parents[2] / "recipes"

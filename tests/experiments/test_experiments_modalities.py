@@ -7,7 +7,7 @@ import pytest
 from transformers import BertTokenizer
 
 from hf_relearn.experiments import ModelArguments, read_pairs
-from hf_relearn.experiments.word_tokenizer import build_word_tokenizer
+from hf_relearn.experiments.modalities import build_word_tokenizer
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 

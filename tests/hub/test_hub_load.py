@@ -18,8 +18,7 @@ from transformers import BertConfig, pipeline
 from transformers.dynamic_module_utils import get_relative_import_files, get_relative_imports
 
 from hf_relearn import FeaturesConfig, MultimodalForClassification, MultimodalProcessor
-from hf_relearn.hub.code_files import CUSTOM_PIPELINES, MODEL_AUTO_MAP, code_files
-from hf_relearn.hub.staging import stage
+from hf_relearn.hub.staging import CUSTOM_PIPELINES, MODEL_AUTO_MAP, code_files, stage
 
 REPOSITORY = f"{USER}/to-load"
 CLEAN = """

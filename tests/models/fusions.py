@@ -5,7 +5,7 @@ from tiny import ast_config, vit_config
 from torch import Tensor, nn
 
 from hf_relearn import FeaturesConfig, MultimodalForClassification
-from hf_relearn.models.configuration_fusion import FUSION_OPTIONS
+from hf_relearn.models.configuration_multimodal import FUSION_OPTIONS
 
 NAMES = ["audio", "vision", "gaze"]
 BATCH = 5

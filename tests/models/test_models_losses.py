@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 from transformers import Trainer, TrainingArguments
 
 from hf_relearn import MultimodalConfig, MultimodalForClassification
-from hf_relearn.models.modeling_losses import classification_loss
+from hf_relearn.models.modeling_multimodal import classification_loss
 
 WEIGHTS = [0.5, 2.0, 1.0]
 LOGITS = torch.randn(7, NUM_CLASSES, generator=torch.Generator().manual_seed(0))

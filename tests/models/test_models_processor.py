@@ -11,7 +11,7 @@ from transformers import Wav2Vec2FeatureExtractor
 from hf_relearn import MultimodalForClassification, MultimodalProcessor
 from hf_relearn.models.processing_images import ImageInput
 from hf_relearn.models.processing_media import MediaError
-from hf_relearn.models.processing_preprocessors import from_settings
+from hf_relearn.models.processing_pretrained import from_settings
 from hf_relearn.models.processing_sounds import SpectrogramInput, WaveformInput
 
 build = MultimodalForClassification.from_backbones

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from transformers import AlbertConfig, AutoModel, BertConfig, CLIPModel, ViTConfig, ViTModel
 
 from hf_relearn import InitialWeights, MultimodalForClassification, soft_reinit_
-from hf_relearn.method.reinit import interpolate_buffers_
+from hf_relearn.method.relearn import interpolate_buffers_
 from hf_relearn.models.modeling_encoders import ModalityEncoder
 
 ALPHA = 0.3

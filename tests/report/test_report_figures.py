@@ -8,8 +8,8 @@ import pytest
 from matplotlib.colors import to_hex
 from PIL import Image
 
+from hf_relearn.records import evaluation_series, modality_order
 from hf_relearn.report.diagnosis_figures import alpha_figure, purity_figure
-from hf_relearn.report.series import evaluation_series, modality_order
 from hf_relearn.report.theme import NothingToDraw, modality_colors, render_png, spread
 from hf_relearn.report.training_figures import accuracy_figure
 

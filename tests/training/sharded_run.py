@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import TrainerCallback
 
 from hf_relearn.method import InitialWeights, interpolate_buffers_, soft_reinit_, soft_reinit_with_distance_
-from hf_relearn.method.sharding import local_part
+from hf_relearn.method.tensors import local_part
 from hf_relearn.training import read_history
 
 ALPHA = 0.6043677771176636

@@ -12,7 +12,7 @@ from transformers import Trainer, default_data_collator
 from hf_relearn import RelearnCallback
 from hf_relearn.method import diagnose, linear_probe_accuracy
 from hf_relearn.training import read_history
-from hf_relearn.training.unimodal import FeatureWindow, probe_accuracies
+from hf_relearn.training.modality_accuracy import FeatureWindow, probe_accuracies
 
 # So few samples look purer or less pure by chance, and the diagnosis says so.
 pytestmark = pytest.mark.filterwarnings("ignore:chance alone explains")

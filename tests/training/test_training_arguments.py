@@ -6,8 +6,8 @@ import pytest
 import yaml
 from transformers import HfArgumentParser
 
+from hf_relearn.method.alpha import constant_alphas, parse_alpha
 from hf_relearn.training import RelearnSettings, RelearnTrainingArguments
-from hf_relearn.training.arguments import constant_alphas, parse_alpha
 
 FIELDS = [field for field in dataclasses.fields(RelearnSettings)]
 

@@ -8,7 +8,7 @@ from test_training_stock_trainer import TwoTowers
 from tiny import TensorRows, assert_same, make_trainer, tiny_model, training_arguments, weights_of
 
 from hf_relearn.training import MultimodalRelearnTrainer, RelearnTrainingArguments
-from hf_relearn.training.parameters import parse_learning_rates, selected_parameters
+from hf_relearn.training.parameter_groups import parse_learning_rates, selected_parameters
 
 # So few samples look purer or less pure by chance, and the diagnosis says so.
 pytestmark = pytest.mark.filterwarnings("ignore:chance alone explains")

@@ -8,7 +8,7 @@ from torch.utils.data import Subset
 from transformers import TrainerCallback, default_data_collator
 
 from hf_relearn.training import MultimodalRelearnTrainer, read_history
-from hf_relearn.training.sampler import ReturningDataset, ReturningSampler
+from hf_relearn.training.data_parts import ReturningDataset, ReturningSampler
 
 # So few samples look purer or less pure by chance, and the diagnosis says so.
 pytestmark = pytest.mark.filterwarnings("ignore:chance alone explains")

@@ -7,8 +7,8 @@ from torch import nn
 from transformers import TrainerCallback
 
 from hf_relearn import MultimodalForClassification
+from hf_relearn.method.relearn import reset_optimizer_state
 from hf_relearn.training import RelearnCallback, read_history
-from hf_relearn.training.relearning import reset_optimizer_state
 
 # So few samples look purer or less pure by chance, and the diagnosis says so.
 pytestmark = pytest.mark.filterwarnings("ignore:chance alone explains")

@@ -8,8 +8,8 @@ from test_training_stock_trainer import Pairs, TwoTowers, arguments, train_two_t
 from tiny import TensorRows, make_trainer, weights_of
 from torch.utils.data import IterableDataset
 
+from hf_relearn.relearning.labels import first_rows
 from hf_relearn.training import read_history
-from hf_relearn.training.streams import first_rows
 
 # So few samples look purer or less pure by chance, and the diagnosis says so.
 pytestmark = pytest.mark.filterwarnings("ignore:chance alone explains")

@@ -10,8 +10,8 @@ from tiny import NUM_CLASSES, TensorRows, make_trainer, tiny_model
 from torch.nn.functional import cross_entropy
 from transformers import EvalPrediction
 
+from hf_relearn.relearning.labels import dataset_labels
 from hf_relearn.training import RelearnTrainingArguments, classification_metrics
-from hf_relearn.training.labels import dataset_labels
 from hf_relearn.training.targets import balanced_class_weights
 
 # So few samples look purer or less pure by chance, and the diagnosis says so.

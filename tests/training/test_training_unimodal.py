@@ -7,7 +7,7 @@ from sklearn.metrics import accuracy_score
 from tiny import TensorRows, make_trainer, tiny_model, without_times
 
 from hf_relearn.method import linear_probe_accuracy
-from hf_relearn.training.unimodal import FeatureWindow, probe_accuracies
+from hf_relearn.training.modality_accuracy import FeatureWindow, probe_accuracies
 
 # So few samples look purer or less pure by chance, and the diagnosis says so.
 pytestmark = pytest.mark.filterwarnings("ignore:chance alone explains")

@@ -1,8 +1,7 @@
 """Floor 3: model cards, made of the facts of a run. No Trainer is known here."""
 
-from hf_relearn.cards.collect import collect_facts
-from hf_relearn.cards.facts import CardFacts, CardInfo, DatasetFacts, EncoderFacts
-from hf_relearn.cards.render import CARD_FILE, card_figures, render_card, write_card
+from hf_relearn.cards.card import CARD_FILE, card_figures, render_card, write_card
+from hf_relearn.cards.facts import CardFacts, CardInfo, DatasetFacts, EncoderFacts, collect_facts
 
 __all__ = [
     "CARD_FILE",

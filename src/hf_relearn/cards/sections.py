@@ -1,10 +1,10 @@
 """The sections of a model card, as Markdown."""
 
 from hf_relearn.cards.facts import CardFacts, DatasetFacts, EncoderFacts
+from hf_relearn.records import finite
 from hf_relearn.report.markdown import MISSING, code, listed, number, prose, table, text
 from hf_relearn.report.reading import read_modality, read_run
 from hf_relearn.report.run_report import points_table, results_table, settings_table
-from hf_relearn.report.series import finite
 
 MOST_NAMED_CLASSES = 40
 WEAK_SHARE = 1.25  # a modality whose accuracy is less than so many times that of guessing is called weak

@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> None:
     """Rebuild and tell where the card is."""
     with quiet(args.debug):
         from hf_relearn.cards import CardInfo, card_figures
-        from hf_relearn.training.saved_card import rebuild_card
+        from hf_relearn.training.rebuild import rebuild_card
 
         try:
             CardInfo(license=args.license, language=args.language)

@@ -120,8 +120,7 @@ def _load_splits(
     args: argparse.Namespace, model: "MultimodalForClassification", columns: dict[str, Any]
 ) -> tuple["DatasetDict", list[str]]:
     """The parts `train` and `validation` (the held-out one), and what is to be noted of them."""
-    from hf_relearn.data.table_files import TableError, read_table
-    from hf_relearn.data.tables import load_table
+    from hf_relearn.data.tables import TableError, load_table, read_table
 
     names = {"train": args.train_split, "validation": args.held_out_split or "validation"}
     there = read_table(args.dataset_name, args.dataset_config_name, names)[0]

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Rebuild and tell where the report is."""
     with quiet(args.debug):
-        from hf_relearn.training.saved_report import rebuild_report
+        from hf_relearn.training.rebuild import rebuild_report
 
         path = rebuild_report(args.folder, title=args.title)
     if args.json:

@@ -10,7 +10,7 @@ from typing import Any
 
 from hf_relearn.cli.usage import UsageError
 from hf_relearn.models import MultimodalClassificationPipeline
-from hf_relearn.models.processing_downloads import is_address
+from hf_relearn.models.pipeline_multimodal import is_address
 
 
 def given_sample(classify: MultimodalClassificationPipeline, pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:

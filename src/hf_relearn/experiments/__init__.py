@@ -5,8 +5,7 @@ from hf_relearn.experiments.arms import compare_arms, run_or_compare
 from hf_relearn.experiments.modalities import Modality
 from hf_relearn.experiments.model_arguments import InputArguments, ModelArguments, find_backbone, read_pairs
 from hf_relearn.experiments.parsing import parse_recipe_arguments
-from hf_relearn.experiments.progress import show_progress
-from hf_relearn.experiments.running import Experiment, RunResult, run_experiment
+from hf_relearn.experiments.running import Experiment, RunResult, run_experiment, show_progress
 from hf_relearn.experiments.table_arguments import TableArguments
 
 __all__ = [

@@ -1,20 +1,54 @@
 """One modality of a recipe: its column, its backbone, and the options of model and processor that follow."""
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from datasets import Dataset
-from transformers import AutoConfig
+from transformers import AutoConfig, BertTokenizer
 
 from hf_relearn.experiments.model_arguments import InputArguments
-from hf_relearn.experiments.word_tokenizer import build_word_tokenizer
 from hf_relearn.models import FeaturesConfig, ModalityConfig
 from hf_relearn.models.processing_features import FeaturesInput
 from hf_relearn.models.processing_multimodal import takes_spectrogram
-from hf_relearn.training.collator import vector_of
+from hf_relearn.training.batches import vector_of
+
+_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+def build_word_tokenizer(texts: Iterable[str | None], vocab_size: int, max_length: int) -> BertTokenizer:
+    """A BERT tokenizer whose vocabulary is the most frequent words of some texts.
+
+    Rarer words are spelt: all characters of the texts are in the vocabulary, too. The same texts give the same
+    tokenizer in every process and run, which a trained vocabulary of `tokenizers` does not promise.
+
+    Args:
+        texts: of the training part; None is passed over.
+        vocab_size: entries at most, as the backbone's embeddings have.
+        max_length: tokens that the backbone can take.
+
+    Raises:
+        ValueError: if `vocab_size` cannot even hold the special tokens and the characters.
+    """
+    plain = BertTokenizer().backend_tokenizer
+    counts: Counter[str] = Counter()
+    for text in texts:
+        normalized = plain.normalizer.normalize_str(text or "")
+        counts.update(word for word, _ in plain.pre_tokenizer.pre_tokenize_str(normalized))
+    characters = sorted({character for word in counts for character in word})
+    entries = [*_SPECIAL, *characters, *(f"##{character}" for character in characters)]
+    if len(entries) > vocab_size:
+        raise ValueError(
+            f"the texts have {len(characters)} different characters, for which a vocabulary of {vocab_size} is too "
+            "small: raise vocab_size in the text backbone's configuration, or name a pretrained text backbone"
+        )
+    words = sorted((word for word in counts if len(word) > 1), key=lambda word: (-counts[word], word))
+    entries += words[: vocab_size - len(entries)]
+    return BertTokenizer(vocab={entry: index for index, entry in enumerate(entries)}, model_max_length=max_length)
+
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "spiece.model", "tokenizer.model")
 

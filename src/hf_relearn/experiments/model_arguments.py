@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import yaml
 
 from hf_relearn.models import Augmentation
-from hf_relearn.models.configuration_fusion import FUSION_OPTIONS
+from hf_relearn.models.configuration_multimodal import FUSION_OPTIONS
 
 
 @dataclass

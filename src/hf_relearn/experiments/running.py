@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-from transformers import set_seed
+from transformers import TrainingArguments, set_seed
 
 from hf_relearn.cards import CardInfo
-from hf_relearn.cards.collect import changed_from_defaults
+from hf_relearn.cards.facts import changed_from_defaults
 from hf_relearn.experiments.modalities import Modality, columns_of
 from hf_relearn.experiments.model_arguments import InputArguments, ModelArguments, merge_options
 from hf_relearn.models import MultimodalConfig, MultimodalForClassification, MultimodalProcessor
@@ -24,6 +24,15 @@ from hf_relearn.training import (
     last_checkpoint,
     read_history,
 )
+
+
+def show_progress(args: TrainingArguments) -> None:
+    """Print the library's own lines on the main process; warnings only on the others."""
+    level = logging.INFO if args.process_index == 0 else logging.WARNING
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("hf_relearn").setLevel(level)
+    logging.getLogger("__main__").setLevel(level)
+
 
 logger = logging.getLogger(__name__)
 

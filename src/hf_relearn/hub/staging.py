@@ -8,12 +8,36 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from hf_relearn.hub.code_files import CUSTOM_PIPELINES, MODEL_AUTO_MAP, PROCESSOR_AUTO_MAP, code_files
+import hf_relearn.models
 from hf_relearn.hub.local_paths import local_roots, scrub_json, scrub_text
 from hf_relearn.models import MultimodalConfig
+from hf_relearn.records import HISTORY_FILE
+
+# What the Auto classes build from the pushed code. The classifier stands beside the base model, as in transformers.
+MODEL_AUTO_MAP = {
+    "AutoConfig": "configuration_multimodal.MultimodalConfig",
+    "AutoModel": "modeling_multimodal.MultimodalModel",
+    "AutoModelForSequenceClassification": "modeling_multimodal.MultimodalForClassification",
+    "AutoProcessor": "processing_multimodal.MultimodalProcessor",
+}
+# How `pipeline` finds its class in the pushed code.
+CUSTOM_PIPELINES = {
+    "multimodal-classification": {
+        "impl": "pipeline_multimodal.MultimodalClassificationPipeline",
+        "pt": ["AutoModelForSequenceClassification"],
+    }
+}
+PROCESSOR_AUTO_MAP = {"AutoProcessor": MODEL_AUTO_MAP["AutoProcessor"]}
+
+
+def code_files() -> list[Path]:
+    """The modules that are put side by side into a repository: configuration, model, processor and pipeline."""
+    folder = Path(hf_relearn.models.__file__).parent
+    kinds = ("configuration", "modeling", "processing", "pipeline")
+    return sorted(path for kind in kinds for path in folder.glob(f"{kind}_*.py"))
+
 
 TRAINING_ARGUMENTS_FILE = "training_arguments.json"
-HISTORY_FILE = "relearn_history.jsonl"
 CONFIGS = ("config.json", "processor_config.json", "preprocessor_config.json", "adapter_config.json")
 WEIGHTS = re.compile(r"(model|adapter_model)(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
 TOKENIZER_SUFFIXES = (".json", ".txt", ".model", ".jinja")

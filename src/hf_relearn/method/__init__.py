@@ -5,13 +5,13 @@ arXiv 2407.09705): `diagnose` measures each modality's learning state, `soft_rei
 way back to the weights that an `InitialWeights` file keeps.
 """
 
-from hf_relearn.method.arrays import NonFiniteFeaturesError
-from hf_relearn.method.diagnosis import DiagnosisWarning, ModalityDiagnosis, diagnose, learning_state_alpha
+from hf_relearn.method.alpha import learning_state_alpha
+from hf_relearn.method.diagnosis import DiagnosisWarning, ModalityDiagnosis, diagnose
 from hf_relearn.method.initial_weights import InitialWeights, InitialWeightsError
 from hf_relearn.method.probe import linear_probe_accuracy
 from hf_relearn.method.purity import chance_purity, purity_score
-from hf_relearn.method.reinit import interpolate_buffers_, soft_reinit_, soft_reinit_with_distance_
-from hf_relearn.method.sampling import stratified_indices, stratified_split
+from hf_relearn.method.relearn import interpolate_buffers_, soft_reinit_, soft_reinit_with_distance_
+from hf_relearn.method.samples import NonFiniteFeaturesError, stratified_indices, stratified_split
 
 __all__ = [
     "DiagnosisWarning",

@@ -12,9 +12,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.preprocessing import MinMaxScaler
 from threadpoolctl import threadpool_limits
 
-from hf_relearn.method.arrays import feature_matrix, label_vector
+from hf_relearn.method.alpha import learning_state_alpha
 from hf_relearn.method.purity import chance_purity, purity_score
-from hf_relearn.method.sampling import stratified_indices
+from hf_relearn.method.samples import feature_matrix, label_vector, stratified_indices
 
 Sampling = Literal["all", "matched"]
 
@@ -51,26 +51,6 @@ class ModalityDiagnosis:
     val_chance_purity: float
     train_size: int
     val_size: int
-
-
-def learning_state_alpha(gap: float, relearn_lambda: float = 3.0) -> float:
-    """Strength of the re-learning for a purity gap: alpha = tanh(lambda * |gap|).
-
-    Args:
-        gap: difference of the two parts' purities; its sign makes no difference.
-        relearn_lambda: lambda, >= 0.
-
-    Returns:
-        A number in [0, 1].
-
-    Raises:
-        ValueError: the gap is not finite, or lambda is negative or not finite.
-    """
-    if not math.isfinite(gap):
-        raise ValueError(f"the purity gap must be a finite number, but is {gap}")
-    if not (math.isfinite(relearn_lambda) and relearn_lambda >= 0):
-        raise ValueError(f"relearn_lambda must be a finite number >= 0, but is {relearn_lambda}")
-    return math.tanh(float(relearn_lambda) * abs(float(gap)))
 
 
 def diagnose(

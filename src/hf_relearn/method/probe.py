@@ -9,8 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from hf_relearn.method.arrays import feature_matrix, label_vector
-from hf_relearn.method.sampling import stratified_indices
+from hf_relearn.method.samples import feature_matrix, label_vector, stratified_indices
 
 _MAX_ITERATIONS = 100
 _MAX_TRAIN_SAMPLES = 10_000

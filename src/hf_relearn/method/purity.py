@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_relearn.method.arrays import label_vector
+from hf_relearn.method.samples import label_vector
 
 _CHANCE_PERMUTATIONS = 10
 

@@ -3,8 +3,7 @@
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoProcessor
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from .configuration_features import FeaturesConfig
-from .configuration_multimodal import ModalityConfig, MultimodalConfig
+from .configuration_multimodal import FeaturesConfig, ModalityConfig, MultimodalConfig
 from .modeling_features import FeaturesModel
 from .modeling_multimodal import MultimodalForClassification, MultimodalModel
 from .pipeline_multimodal import TASK, MultimodalClassificationPipeline

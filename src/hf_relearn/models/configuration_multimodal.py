@@ -1,13 +1,115 @@
 """Configuration of a fusion model: one entry per modality, and how they are fused."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from torch import nn
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
-from .configuration_features import FeaturesConfig
-from .configuration_fusion import checked_fusion_kwargs
+# Name of the fusion -> its options with their defaults.
+FUSION_OPTIONS: dict[str, dict[str, int | float]] = {
+    "concat": {},
+    "sum": {"hidden_size": 256},
+    "gated": {"hidden_size": 256},
+    "film": {"hidden_size": 256},
+    "low_rank": {"hidden_size": 256, "rank": 4},
+    "cross_attention": {"hidden_size": 256, "num_layers": 2, "num_attention_heads": 4, "dropout": 0.1},
+    "bottleneck": {
+        "hidden_size": 256,
+        "num_layers": 2,
+        "num_attention_heads": 4,
+        "num_bottlenecks": 4,
+        "dropout": 0.1,
+    },
+}
+CUSTOM_FUSION = "custom"
+
+
+def checked_fusion_kwargs(fusion: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Complete the options of a fusion with their defaults.
+
+    Args:
+        fusion: a name in `FUSION_OPTIONS`, or `"custom"` for a module of the user's own, whose options are the user's.
+        kwargs: the options that were given.
+
+    Raises:
+        ValueError: for an unknown fusion, an option that it does not take, or a value out of its range.
+    """
+    if fusion == CUSTOM_FUSION:
+        return dict(kwargs)
+    if fusion not in FUSION_OPTIONS:
+        raise ValueError(f"unknown fusion {fusion!r}: use one of {', '.join(FUSION_OPTIONS)}, or a module of your own")
+    defaults = FUSION_OPTIONS[fusion]
+    if unknown := sorted(set(kwargs) - set(defaults)):
+        takes = ", ".join(defaults) or "none"
+        raise ValueError(f"the fusion {fusion!r} does not take {', '.join(unknown)}; the options it takes: {takes}")
+    options = {**defaults, **kwargs}
+    for name, value in options.items():
+        if name == "dropout":
+            if not 0 <= value < 1:
+                raise ValueError(f"fusion_kwargs: dropout is {value}, but it is a probability below 1")
+        elif not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"fusion_kwargs: {name} is {value!r}, but it is a whole number of at least 1")
+    check_heads(options.get("hidden_size", 1), options.get("num_attention_heads", 1))
+    return options
+
+
+def check_heads(hidden_size: int, num_attention_heads: int) -> None:
+    """Refuse a width that attention heads cannot share evenly."""
+    if hidden_size % num_attention_heads:
+        raise ValueError(
+            f"hidden_size is {hidden_size}, which {num_attention_heads} attention heads cannot share evenly: choose a "
+            "multiple of num_attention_heads"
+        )
+
+
+ARCHITECTURES = ("transformer", "mlp")
+
+
+class FeaturesConfig(PreTrainedConfig):
+    """Configuration of `FeaturesModel`.
+
+    Args:
+        input_size: width of the features, one value per dimension; it has no default.
+        architecture: `"transformer"`, whose tokens see each other, for sequences; `"mlp"`, which looks at each step by
+            itself, for vectors (sensors, rows of a table).
+        hidden_size: width of the tokens; of a transformer a multiple of the heads.
+        num_hidden_layers: layers.
+        num_attention_heads: heads of a transformer.
+        intermediate_size: width inside each layer.
+        dropout: probability.
+        max_position_embeddings: steps at most that a transformer takes.
+
+    Raises:
+        ValueError: for an unknown architecture or a size out of its range.
+    """
+
+    model_type = "hf_relearn_features"
+
+    input_size: int | None = None
+    architecture: str = "transformer"
+    hidden_size: int = 128
+    num_hidden_layers: int = 2
+    num_attention_heads: int = 4
+    intermediate_size: int = 256
+    dropout: float = 0.1
+    max_position_embeddings: int = 512
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        if self.architecture not in ARCHITECTURES:
+            raise ValueError(f"unknown architecture {self.architecture!r}: use one of {', '.join(ARCHITECTURES)}")
+        sizes = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+        for name in (*sizes, "max_position_embeddings", "input_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}, but it is at least 1")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is {self.dropout}, but it is a probability below 1")
+        if self.architecture == "transformer":
+            check_heads(self.hidden_size, self.num_attention_heads)
+
 
 KINDS = ("audio", "vision", "video", "text", "features")
 POOLINGS = ("auto", "mean", "cls", "last", "pooler")

@@ -9,9 +9,9 @@ from transformers.utils import ModelOutput
 
 from .configuration_multimodal import ModalityConfig
 from .modeling_encoders import ModalityEncoder, fitted, run_backbone
-from .modeling_parts import backbone_input_names, input_kinds
 from .modeling_pooling import default_pooling, pool, token_mask, tokens_of
 from .modeling_probe import probes
+from .modeling_towers import backbone_input_names, input_kinds
 
 
 @torch.no_grad()

@@ -10,9 +10,9 @@ from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from .configuration_multimodal import ModalityConfig
-from .modeling_parts import backbone_input_names
 from .modeling_pooling import MASK_NAMES, pool, token_mask, tokens_of
 from .modeling_probe import probes
+from .modeling_towers import backbone_input_names
 
 
 @dataclass

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
-from .configuration_features import FeaturesConfig
+from .configuration_multimodal import FeaturesConfig
 from .modeling_attention import AttentionLayer, attendable
 
 

@@ -1,21 +1,140 @@
 """The fusion model: encoders of transformers, one per modality, fused, with a linear classifier."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
 
 from .configuration_multimodal import MultimodalConfig
 from .modeling_backbones import build_backbone
 from .modeling_encoders import ModalityEncoder, ModalityOutput
-from .modeling_fusion_custom import FusionModule, build_fusion
-from .modeling_inputs import split_inputs
-from .modeling_losses import classification_loss
+from .modeling_fusion import FusionModule, build_fusion
 from .modeling_missing import Placeholder, ablations, encode_present, presence
-from .modeling_outputs import MultimodalClassifierOutput, MultimodalModelOutput
 from .modeling_pretrained import MultimodalPreTrainedModel
+
+
+@dataclass
+class MultimodalModelOutput(ModelOutput):
+    """Output of `MultimodalModel`.
+
+    Attributes:
+        fused: (batch, fused width) joint representation.
+        features: modality -> (batch, d) uni-modal feature, before any modality has seen another; a placeholder in rows
+            that lack the modality.
+        present: modality -> (batch,) bool, True for rows that have it.
+        ablations: `only_<modality>` and `without_<modality>` -> (batch, fused width), with `output_ablations` only.
+    """
+
+    fused: Tensor | None = None
+    features: dict[str, Tensor] | None = None
+    present: dict[str, Tensor] | None = None
+    ablations: dict[str, Tensor] | None = None
+
+
+@dataclass
+class MultimodalClassifierOutput(ModelOutput):
+    """Output of `MultimodalForClassification`.
+
+    Attributes:
+        loss: scalar, with `labels` only.
+        logits: (batch, number of classes).
+        features: modality -> (batch, d) uni-modal feature; a placeholder in rows that lack the modality.
+        unimodal_logits: modality -> (batch, number of classes), with `unimodal_loss_weight` > 0 only.
+        present: modality -> (batch,) bool, True for rows that have it.
+        ablation_logits: `only_<modality>` and `without_<modality>` -> (batch, number of classes), with
+            `output_ablations` and two modalities or more only.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    features: dict[str, Tensor] | None = None
+    unimodal_logits: dict[str, Tensor] | None = None
+    present: dict[str, Tensor] | None = None
+    ablation_logits: dict[str, Tensor] | None = None
+
+
+def split_inputs(inputs: Mapping[str, Tensor], encoders: nn.ModuleDict) -> dict[str, dict[str, Tensor]]:
+    """Sort `{modality}_{argument}` by modality. `view` and `view_front` may stand side by side: the argument decides.
+
+    Arguments are those of the modality's backbone, and `present`.
+
+    Raises:
+        TypeError: for an input of no modality.
+    """
+    by_modality: dict[str, dict[str, Tensor]] = {name: {} for name in encoders}
+    known: dict[str, Any] = {name: (*encoder.input_names, "present") for name, encoder in encoders.items()}
+    for key, value in inputs.items():
+        owners = [
+            (name, key.removeprefix(f"{name}_"))
+            for name, arguments in known.items()
+            if key.startswith(f"{name}_") and key.removeprefix(f"{name}_") in arguments
+        ]
+        if not owners:
+            takes = ", ".join(f"{name}_({'|'.join(arguments)})" for name, arguments in known.items())
+            raise TypeError(f"the input {key!r} belongs to no modality; this model takes {takes}")
+        name, argument = max(owners, key=lambda owner: len(owner[0]))
+        by_modality[name][argument] = value
+    return by_modality
+
+
+def classification_loss(
+    logits: Tensor,
+    labels: Tensor,
+    config: MultimodalConfig,
+    num_items_in_batch: Tensor | int | None = None,
+    present: Tensor | None = None,
+) -> Tensor:
+    """Cross-entropy, in float32; binary cross-entropy of every class where samples have several.
+
+    One class per sample: the mean over labelled rows, weighted by the class weight w of each row's label as in torch,
+    Σ w l / Σ w. Several: the mean over all rows and classes, each class' terms times its weight. Where
+    `num_items_in_batch` is given the sum is divided by that instead, whatever the weights: parts of a batch then add
+    up exactly, and weights that average 1 over the training samples (n / (k · count)) keep the scale.
+
+    Args:
+        logits: (batch, number of classes).
+        labels: (batch,) int64 class indices, or (batch, number of classes) zeros and ones for
+            `config.problem_type="multi_label_classification"`; -100 is left out.
+        config: `class_weights`, `label_smoothing` and `problem_type` are used.
+        num_items_in_batch: number of labels in the whole accumulated batch.
+        present: (batch,) bool; the other rows count as if their loss was 0, so a sample that lacks a modality neither
+            teaches its head nor makes the others count more.
+
+    Returns:
+        Scalar; 0 where nothing is labelled.
+
+    Raises:
+        ValueError: for labels of another shape.
+    """
+    several = config.problem_type == "multi_label_classification"
+    wanted = logits.shape if several else logits.shape[:1]
+    if labels.shape != wanted:
+        what = "one 0 or 1 per class" if several else "one class index per sample"
+        hint = "" if several else "; for several classes per sample set problem_type='multi_label_classification'"
+        raise ValueError(f"labels have shape {tuple(labels.shape)}, but {what}, {tuple(wanted)}, is wanted{hint}")
+    logits = logits.float()
+    weights = None if config.class_weights is None else logits.new_tensor(config.class_weights)
+    labelled = labels != -100
+    if several:
+        targets = labels.to(logits.dtype) * (1 - config.label_smoothing) + config.label_smoothing / 2
+        losses = binary_cross_entropy_with_logits(logits, targets, weight=weights, reduction="none")
+        losses = torch.where(labelled, losses, 0).sum(dim=-1)
+        total = labelled.sum()
+    else:
+        losses = cross_entropy(
+            logits, labels, weight=weights, label_smoothing=config.label_smoothing, reduction="none"
+        )
+        total = labelled.sum() if weights is None else weights[labels.where(labelled, 0)].where(labelled, 0).sum()
+    if present is not None:
+        losses = torch.where(present, losses, 0)
+    if num_items_in_batch is not None:
+        return losses.sum() / num_items_in_batch
+    return losses.sum() / torch.where(total > 0, total, 1)
 
 
 class MultimodalModel(MultimodalPreTrainedModel):

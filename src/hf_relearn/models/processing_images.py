@@ -1,16 +1,128 @@
 """How images and videos become a backbone's inputs."""
 
-from collections.abc import Sequence
+import os
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
+import av
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from .processing_augmentation import Augmentation
-from .processing_media import load_image
-from .processing_preprocessors import from_settings
-from .processing_video import load_frames
+from .processing_media import MediaError, describe, encoded, load_image
+from .processing_pretrained import from_settings
+
+
+def load_frames(value: Any, choose: Callable[[int], list[int]]) -> list[Image.Image]:
+    """Decode chosen frames of one sample to RGB.
+
+    Args:
+        value: a list of images (see `load_image`); a video as path, encoded bytes or a mapping with `bytes` or `path`
+            (as `datasets.Video(decode=False)` gives it); a uint8 array (frames, height, width, channels); or a single
+            image, which is a video of one frame.
+        choose: number of frames -> the indices of those wanted, in ascending order; one may be wanted several times.
+
+    Raises:
+        MediaError: if it cannot be decoded or holds no frame; the message names the file.
+    """
+    if isinstance(value, (Mapping, bytes, str, os.PathLike)):
+        return [load_image(value)] * len(choose(1)) if _is_image(value) else decode_video(value, choose)
+    if getattr(value, "ndim", None) == 4:
+        value = list(np.asarray(value))
+    if not isinstance(value, (list, tuple)):
+        value = [value]
+    if not value:
+        raise MediaError("a sample has an empty list of frames")
+    indices = choose(len(value))
+    decoded = {index: load_image(value[index]) for index in set(indices)}
+    return [decoded[index] for index in indices]
+
+
+def decode_video(value: Any, choose: Callable[[int], list[int]]) -> list[Image.Image]:
+    """Decode chosen frames of a video. Its packets are read once to count the frames; then only what lies between
+    the wanted frames and the key frames before them is decoded.
+
+    Args and errors are those of `load_frames`.
+    """
+    origin = describe(value)
+    try:
+        with av.open(encoded(value, "a video")) as container:
+            if not container.streams.video:
+                raise MediaError(f"{origin}: holds no video")
+            packets = [packet for packet in container.demux(video=0) if packet.size]
+            times = sorted({packet.pts for packet in packets if packet.pts is not None})
+            keys = sorted(packet.pts for packet in packets if packet.pts is not None and packet.is_keyframe)
+            count = len(times)
+            if any(packet.pts is None for packet in packets):
+                count, times = len(packets), []
+            del packets
+        if not count:
+            raise MediaError(f"{origin}: holds no video frames")
+        indices = choose(count)
+        found = _frames_at(value, [times[index] for index in indices], keys) if times else None
+        if found is None:
+            found = _frames_in_order(value, indices)
+    except MediaError:
+        raise
+    except (av.FFmpegError, ValueError, MemoryError) as error:
+        raise MediaError(f"{origin}: not a readable video ({error})") from error
+    if not found:
+        raise MediaError(f"{origin}: holds no video frames")
+    return found
+
+
+def _frames_at(value: Any, wanted: list[int], keys: list[int]) -> list[Image.Image] | None:
+    """The frames of given times (in the stream's unit); None if a jump in the file does not lead where it should."""
+    found: list[Image.Image] = []
+    with av.open(encoded(value, "a video")) as container:
+        frames, time = container.decode(video=0), None
+        for target in wanted:
+            if time == target:
+                found.append(found[-1])
+                continue
+            key = bisect_right(keys, target) - 1
+            if key > 0 and (time is None or keys[key] > time):
+                container.seek(keys[key], stream=container.streams.video[0])
+                frames = container.decode(video=0)
+            frame = next((frame for frame in frames if frame.pts is not None and frame.pts >= target), None)
+            if frame is None or frame.pts != target:
+                return None
+            found.append(_upright(frame))
+            time = target
+    return found
+
+
+def _frames_in_order(value: Any, indices: list[int]) -> list[Image.Image]:
+    """The frames of given indices, by decoding from the start; a video that ends early repeats its last frame."""
+    found: list[Image.Image] = []
+    last = None
+    with av.open(encoded(value, "a video")) as container:
+        for index, frame in enumerate(container.decode(video=0)):
+            last = frame
+            while len(found) < len(indices) and indices[len(found)] == index:
+                found.append(_upright(frame))
+            if len(found) == len(indices):
+                return found
+    return found + [_upright(last)] * (len(indices) - len(found)) if last else []
+
+
+def _upright(frame: av.VideoFrame) -> Image.Image:
+    image = frame.to_image()
+    rotation = getattr(frame, "rotation", 0)  # how the camera was held, in degrees
+    return image.rotate(rotation, expand=True) if rotation else image
+
+
+def _is_image(value: Any) -> bool:
+    try:
+        with Image.open(encoded(value, "an image or a video")) as image:
+            return image.format != "GIF"  # which moves
+    except MediaError:
+        raise
+    except Exception:  # Pillow's decoders raise nearly anything on what is no image
+        return False
 
 
 class ImageInput:

@@ -11,9 +11,8 @@ from transformers import BatchFeature, PreTrainedConfig, ProcessorMixin
 
 from .configuration_multimodal import MultimodalConfig, check_modality_name
 from .processing_augmentation import Augmentation
-from .processing_defaults import default_input, takes_spectrogram
+from .processing_defaults import INPUT_TYPES, ModalityInput, default_input, takes_spectrogram
 from .processing_media import RawValueError
-from .processing_modalities import INPUT_TYPES, ModalityInput
 from .processing_pretrained import load_tokenizer
 from .processing_text import TextInput
 

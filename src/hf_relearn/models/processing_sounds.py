@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .processing_augmentation import Augmentation
 from .processing_media import load_audio
-from .processing_preprocessors import from_settings
+from .processing_pretrained import from_settings
 
 
 class WaveformInput:

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hf_relearn.files import write_files
+from hf_relearn.records import finite, relearning_points
 from hf_relearn.report.environment import environment
-from hf_relearn.report.files import write_files
 from hf_relearn.report.markdown import MISSING, listed, metric_label, number, prose, table, text
-from hf_relearn.report.series import finite, relearning_points
 from hf_relearn.report.theme import NothingToDraw, render_png
 from hf_relearn.report.training_figures import Arm, comparison_figure
 

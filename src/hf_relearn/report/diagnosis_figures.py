@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hf_relearn.report.series import (
+from hf_relearn.records import (
     Record,
     diagnosis_series,
     epoch_of,

@@ -5,7 +5,7 @@ from numbers import Integral
 from typing import Any
 
 from hf_relearn.hub.local_paths import without_local_paths
-from hf_relearn.report.series import finite
+from hf_relearn.records import finite
 
 MISSING = "–"
 

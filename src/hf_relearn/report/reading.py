@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from hf_relearn.records import Record, epoch_of, finite, modality_entry, relearning_points
 from hf_relearn.report.markdown import listed, percent, text
-from hf_relearn.report.series import Record, epoch_of, finite, modality_entry, relearning_points
 
 SMALL_GAP = 0.05  # purities of a few hundred samples differ by this much from one K-means start to another
 LARGE_GAP = 0.15

@@ -8,14 +8,14 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from hf_relearn.files import file_stem, write_files
 from hf_relearn.hub.local_paths import without_local_paths
+from hf_relearn.records import Record, epoch_of, finite, modality_entry, modality_order
 from hf_relearn.report.diagnosis_figures import alpha_figure, purity_figure
 from hf_relearn.report.environment import environment
-from hf_relearn.report.files import file_stem, write_files
 from hf_relearn.report.markdown import code, metric_label, number, percent, prose, table, text
 from hf_relearn.report.projection import Part, features_figure
 from hf_relearn.report.reading import read_modality, read_run
-from hf_relearn.report.series import Record, epoch_of, finite, modality_entry, modality_order
 from hf_relearn.report.theme import NothingToDraw, render_png
 from hf_relearn.report.training_figures import accuracy_figure
 

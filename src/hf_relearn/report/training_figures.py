@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from hf_relearn.report.series import (
+from hf_relearn.records import (
     Record,
     epoch_of,
     evaluation_series,

@@ -1,10 +1,11 @@
 """Floor 4: the Trainer, its callback and arguments."""
 
-from hf_relearn.training.arguments import RelearnSettings, RelearnTrainingArguments
-from hf_relearn.training.callback import RelearnCallback
+from hf_relearn.records import HISTORY_FILE, read_history
+from hf_relearn.relearning.callback import RelearnCallback
+from hf_relearn.relearning.settings import RelearnSettings
+from hf_relearn.training.arguments import RelearnTrainingArguments
+from hf_relearn.training.batches import MultimodalCollator
 from hf_relearn.training.checkpoints import last_checkpoint
-from hf_relearn.training.collator import MultimodalCollator
-from hf_relearn.training.history import HISTORY_FILE, read_history
 from hf_relearn.training.metrics import classification_metrics, load_metric
 from hf_relearn.training.trainer import MultimodalRelearnTrainer
 

@@ -17,7 +17,7 @@ from transformers.utils import PushInProgress
 from hf_relearn.hub.local_paths import local_roots, scrub_json, without_local_paths
 from hf_relearn.hub.staging import CARD, TRAINING_ARGUMENTS_FILE, stage
 from hf_relearn.hub.upload import PushError, explain, push_folder
-from hf_relearn.training.history import write_text_atomically
+from hf_relearn.records import write_text_atomically
 
 logger = logging.getLogger(__name__)
 

@@ -9,10 +9,10 @@ from typing import Any
 from torch import nn
 
 from hf_relearn.method import DiagnosisWarning, ModalityDiagnosis, linear_probe_accuracy
+from hf_relearn.relearning.diagnoser import Diagnoser, PartFeatures
+from hf_relearn.relearning.features import multimodal_features
 from hf_relearn.training.arguments import RelearnTrainingArguments
-from hf_relearn.training.collator import MultimodalCollator
-from hf_relearn.training.diagnoser import Diagnoser, PartFeatures
-from hf_relearn.training.features import multimodal_features
+from hf_relearn.training.batches import MultimodalCollator
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torch import nn
 from transformers import TrainingArguments
 
 from hf_relearn.models import MultimodalConfig
-from hf_relearn.training.labels import dataset_labels
+from hf_relearn.relearning.labels import dataset_labels
 
 MULTI_LABEL = "multi_label_classification"
 

@@ -11,9 +11,15 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedModel
 
+from hf_relearn.cards.trainer_card import ModelCardCallback, write_model_card
 from hf_relearn.models import MultimodalProcessor
-from hf_relearn.training.arguments import RelearnSettings, RelearnTrainingArguments
-from hf_relearn.training.callback import RelearnCallback
+from hf_relearn.relearning.callback import RelearnCallback
+from hf_relearn.relearning.diagnoser import Diagnoser, PartFeatures
+from hf_relearn.relearning.features import multimodal_features, without_augmentation
+from hf_relearn.relearning.labels import is_stream, label_names
+from hf_relearn.relearning.settings import RelearnSettings
+from hf_relearn.training.arguments import RelearnTrainingArguments
+from hf_relearn.training.batches import EpochCallback, MultimodalCollator, SeededBatches, as_it_is
 from hf_relearn.training.checkpoints import (
     begin_checkpoint,
     can_reload,
@@ -21,19 +27,11 @@ from hf_relearn.training.checkpoints import (
     last_checkpoint,
     reload_weights,
 )
-from hf_relearn.training.collator import MultimodalCollator, without_augmentation
-from hf_relearn.training.diagnoser import Diagnoser, PartFeatures
-from hf_relearn.training.evaluation import ModalityEvaluation, makes_ablations
-from hf_relearn.training.features import multimodal_features
-from hf_relearn.training.labels import label_names
+from hf_relearn.training.data_parts import ReturningDataset, ReturningSampler, divide, return_epoch, with_return
 from hf_relearn.training.metrics import classification_metrics
-from hf_relearn.training.model_card import ModelCardCallback, write_model_card
-from hf_relearn.training.parameters import divide_parameter_groups, freeze_parameters, trained_learning_rates
-from hf_relearn.training.parts import divide, return_epoch, with_return
+from hf_relearn.training.modality_accuracy import ModalityEvaluation, makes_ablations
+from hf_relearn.training.parameter_groups import divide_parameter_groups, freeze_parameters, trained_learning_rates
 from hf_relearn.training.pushing import PushingTrainer
-from hf_relearn.training.sampler import ReturningDataset, ReturningSampler
-from hf_relearn.training.seeded_batches import EpochCallback, SeededBatches, as_it_is
-from hf_relearn.training.streams import is_stream
 from hf_relearn.training.targets import is_fusion_model, refuse_multi_label_diagnosis, set_loss
 
 if TYPE_CHECKING:  # its import brings matplotlib

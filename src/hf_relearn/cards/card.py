@@ -1,0 +1,210 @@
+"""Render a model card: metadata, usage and text."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from hf_relearn.cards import sections
+from hf_relearn.cards.facts import CardFacts, EncoderFacts
+from hf_relearn.files import file_stem, write_files
+from hf_relearn.report.markdown import metric_label, prose, text
+from hf_relearn.report.run_report import draw_figures
+from hf_relearn.report.theme import render_png
+
+LIBRARY = "hf_relearn"
+TAGS = ("multimodal", "multimodal-classification", "diagnosing-and-relearning", "arxiv:2407.09705")
+
+_TASKS = {
+    "video": "video-classification",
+    "vision": "image-classification",
+    "audio": "audio-classification",
+    "text": "text-classification",
+    "features": "tabular-classification",
+}
+
+
+def card_data(facts: CardFacts) -> ModelCardData:
+    """Metadata with all base models, data sets, and every metric in the model index.
+
+    Backbones that did not come from the Hub are no base models. Which commits the base models are of stands under
+    `base_model_revision`, which is no key of the Hub's own and which it leaves alone.
+    """
+    bases = {encoder.base_model: encoder for encoder in facts.encoders if encoder.base_model}
+    revisions = {name: encoder.base_model_revision for name, encoder in bases.items() if encoder.base_model_revision}
+    results = eval_results(facts)
+    return ModelCardData(
+        language=list(facts.info.language) or None,
+        license=facts.info.license,
+        library_name=LIBRARY,
+        pipeline_tag=pipeline_tag(facts.encoders),
+        tags=[*TAGS, *(encoder.modality for encoder in facts.encoders), *facts.info.tags],
+        base_model=list(bases) or None,
+        base_model_relation="finetune" if bases else None,
+        base_model_revision=revisions or None,
+        datasets=list(dict.fromkeys(dataset.hub_id for dataset in facts.datasets if dataset.hub_id)) or None,
+        metrics=list(dict.fromkeys(result.metric_type for result in results if result.metric_type != "loss")) or None,
+        eval_results=results or None,
+        model_name=prose(facts.name) if results else None,  # a key of the model index, not one of its own
+    )
+
+
+def pipeline_tag(encoders: Sequence[EncoderFacts]) -> str:
+    """The Hub's task that comes nearest: it has none for several modalities, so that of the richest one counts."""
+    kinds = {encoder.kind for encoder in encoders}
+    if any(encoder.num_frames > 1 for encoder in encoders if encoder.kind == "vision"):
+        return _TASKS["video"]
+    return next(task for kind, task in _TASKS.items() if kind in kinds)
+
+
+def eval_results(facts: CardFacts) -> list[EvalResult]:
+    """One entry for each split and metric."""
+    first = facts.datasets[0] if facts.datasets else None
+    name = prose(first.name) if first else "the held-out data"
+    task = pipeline_tag(facts.encoders)
+    return [
+        EvalResult(
+            task_type=task,
+            task_name="Multimodal classification",
+            dataset_type=(first.hub_id if first and first.hub_id else _slug(name)),
+            dataset_name=name,
+            dataset_config=first.config if first else None,
+            dataset_revision=first.revision if first else None,
+            dataset_split=split,
+            metric_type=metric_type(metric),
+            metric_name=metric_label(metric),
+            metric_value=round(float(value), 6),
+        )
+        for split, metrics in facts.results.items()
+        for metric, value in metrics.items()
+    ]
+
+
+def metric_type(metric: str) -> str:
+    """The Hub's name of a metric: that of `unimodal_audio_accuracy` is `accuracy`."""
+    for known in ("accuracy", "f1", "loss"):
+        if re.search(rf"(^|_){known}(_|$)", metric):
+            return known
+    return metric
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", name).strip("-.").lower() or "unknown"
+
+
+_FILES = {"audio": "clip.wav", "vision": "image.jpg", "video": "clip.mp4", "text": "What a surprise!"}
+
+
+def usage_code(repository: str, encoders: Sequence[EncoderFacts]) -> str:
+    """Python that classifies one sample, in five lines.
+
+    The files that it names (`clip.wav`, `image.jpg`, `clip.mp4`) are the reader's.
+    """
+    values = ", ".join(f'"{encoder.modality}": {_example(encoder)}' for encoder in encoders)
+    return "\n".join(
+        [
+            "from hf_relearn import MultimodalForClassification, MultimodalProcessor",
+            "",
+            f'model = MultimodalForClassification.from_pretrained("{repository}")',
+            f'processor = MultimodalProcessor.from_pretrained("{repository}")',
+            f"logits = model(**processor({{{values}}})).logits",
+            "print(model.config.id2label[logits.argmax(-1).item()])",
+        ]
+    )
+
+
+def _example(encoder: EncoderFacts) -> str:
+    """A batch of one raw value."""
+    if encoder.kind == "features":
+        return f"[[0.0] * {encoder.input_size}]"
+    value: Any = _FILES[encoder.kind]
+    if encoder.kind == "vision" and encoder.num_frames > 1:
+        value = [f"image{number}.jpg" for number in range(1, encoder.num_frames + 1)]
+    return str([value]).replace("'", '"')
+
+
+CARD_FILE = "README.md"
+FIGURES = "figures"
+
+_IMAGE = re.compile(r"!\[[^\]]*\]\((?!\w+://)([^)\s]+)\)")
+
+
+def template_path() -> Path:
+    """The Jinja template: in an installed package beside this one, in a repository in `model_cards/`."""
+    package = Path(__file__).parents[1]
+    installed = package / "model_cards" / "template.md"
+    return installed if installed.is_file() else package.parents[1] / "model_cards" / "template.md"
+
+
+def render_card(facts: CardFacts, captions: dict[str, tuple[str, str]] | None = None) -> str:
+    """A model card as Markdown with its metadata.
+
+    Args:
+        facts: what it tells.
+        captions: path of each figure, relative to the card -> (subject, caption).
+
+    Returns:
+        The text of `README.md`. No absolute local path is in it.
+    """
+    card = ModelCard.from_template(
+        card_data(facts),
+        template_path=str(template_path()),
+        name=text(facts.name),
+        summary=sections.summary(facts),
+        notes=sections.notes(facts),
+        encoders=sections.encoders(facts),
+        fusion=sections.fusion(facts),
+        usage=usage_code(facts.repository, facts.encoders),
+        batches=sections.batches(facts),
+        results=sections.results(facts),
+        ablations=sections.ablations(facts),
+        diagnosis=sections.diagnosis(facts),
+        figures=sections.figures(captions or {}),
+        training=sections.training(facts),
+        settings=sections.settings(facts),
+        environment=sections.hardware(facts),
+        limits=sections.limits(facts),
+    )
+    return str(card).rstrip() + "\n"
+
+
+def write_card(folder: str | Path, facts: CardFacts) -> Path:
+    """Write `README.md` and the figures that it shows into a model's folder.
+
+    Purities, strengths and accuracies are drawn from the facts. Figures of features are shown where a report has left
+    them in `figures/`, once training has ended.
+
+    Args:
+        folder: of the model, created where it is missing.
+        facts: what the card tells.
+
+    Returns:
+        Path of the card. It and its figures are written whole or not at all.
+    """
+    folder = Path(folder)
+    drawn, _ = draw_figures(facts.records, facts.log_history, facts.modalities, None, None)
+    captions = {f"{FIGURES}/{name}": (subject, caption) for name, (subject, caption, _) in drawn.items()}
+    contents = {f"{FIGURES}/{name}": render_png(figure) for name, (_, _, figure) in drawn.items()}
+    if facts.seconds is not None:
+        for name in facts.modalities:
+            path = f"{FIGURES}/features_{file_stem(name)}.png"
+            if (folder / path).is_file():
+                caption = f"Features of {text(name)} by class, in one projection of both parts."
+                captions[path] = (f"the {text(name)} features", caption)
+    contents[CARD_FILE] = render_card(facts, captions).encode()
+    write_files(folder, contents)
+    return folder / CARD_FILE
+
+
+def card_figures(card: str) -> list[str]:
+    """Paths of the figures that a card shows, relative to it: they have to go where the card goes.
+
+    Args:
+        card: text of the card.
+
+    Returns:
+        Each path once; images on the web are not among them.
+    """
+    return list(dict.fromkeys(_IMAGE.findall(card)))

@@ -1,0 +1,171 @@
+"""Checked arrays of labels and features, and seeded draws that keep the share of every class."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+
+class NonFiniteFeaturesError(ValueError):
+    """Features hold NaN or infinite values, so nothing can be clustered or fitted on them."""
+
+
+def label_vector(labels: Any, name: str = "labels") -> np.ndarray:
+    """Turns class or cluster names into a vector of integers, without changing the input.
+
+    Args:
+        labels: integers (any, also negative ones) or booleans, shape (n,), n >= 1: tensor, array or sequence.
+        name: what to call them in an error message.
+
+    Returns:
+        An integer array of shape (n,); the caller's own memory where no conversion was needed.
+
+    Raises:
+        ValueError: not one-dimensional, empty, or not integers.
+    """
+    if isinstance(labels, torch.Tensor):
+        labels = labels.detach().cpu().numpy()
+    vector = np.asarray(labels)
+    if vector.ndim != 1:
+        raise ValueError(f"{name} must be one-dimensional, one integer per sample, but the shape is {vector.shape}")
+    if len(vector) == 0:
+        raise ValueError(f"{name} must hold at least one sample, but there is none")
+    if vector.dtype.kind not in "iub":
+        raise ValueError(f"{name} must be integers, but the type is {vector.dtype}; map class names to integers first")
+    return vector.astype(np.int64) if vector.dtype.kind == "b" else vector
+
+
+def feature_matrix(features: Any, name: str = "features") -> np.ndarray:
+    """Turns the features of one modality into a floating-point matrix of finite numbers.
+
+    float32 and float64 keep their type, 16-bit floats become float32, integers become float64: the types in which
+    scikit-learn scales and clusters.
+
+    Args:
+        features: shape (n, d), n >= 1, d >= 1: tensor of any device and float type, array or nested sequence.
+        name: what to call them in an error message, e.g. "modality 'audio', training part".
+
+    Returns:
+        A float32 or float64 array of shape (n, d).
+
+    Raises:
+        NonFiniteFeaturesError: some samples hold NaN or infinity; says how many.
+        ValueError: not two-dimensional, empty, or not numbers.
+    """
+    if isinstance(features, torch.Tensor):
+        features = features.detach().cpu()
+        if features.dtype not in (torch.float32, torch.float64):
+            features = features.to(torch.float32 if features.is_floating_point() else torch.float64)
+        features = features.numpy()
+    matrix = np.asarray(features)
+    if matrix.dtype.kind not in "fiub":
+        raise ValueError(f"{name}: features must be numbers, but the type is {matrix.dtype}")
+    if matrix.ndim != 2:
+        raise ValueError(
+            f"{name}: features must have the shape (samples, dimensions), but the shape is {matrix.shape}; "
+            "pool or flatten each sample to one vector"
+        )
+    if matrix.size == 0:
+        raise ValueError(f"{name}: features are empty, the shape is {matrix.shape}")
+    if matrix.dtype not in (np.float32, np.float64):
+        matrix = matrix.astype(np.float32 if matrix.dtype == np.float16 else np.float64)
+    affected = len(matrix) - int(np.isfinite(matrix).all(axis=1).sum())
+    if affected:
+        raise NonFiniteFeaturesError(
+            f"{name}: features of {affected} of {len(matrix)} samples ({affected / len(matrix):.1%}) are NaN or "
+            "infinite; lower the learning rate or leave half precision, and check the inputs of that modality"
+        )
+    return matrix
+
+
+def stratified_indices(labels: Any, size_or_fraction: int | float, seed: int = 0) -> np.ndarray:
+    """Draws samples without replacement so that every class keeps its share (largest remainder).
+
+    Args:
+        labels: class of each sample, integers of shape (n,).
+        size_or_fraction: an integer is the number of samples to draw, 1 to n; a float is the fraction of them, in
+            (0, 1], rounded to the nearest number of samples.
+        seed: of a generator of its own, >= 0; no global generator is used.
+
+    Returns:
+        Sorted positions, int64, exactly as many as asked for. A class gets its share rounded down or up; which of
+        equally entitled classes are rounded up is drawn.
+
+    Raises:
+        ValueError: a size or fraction out of range, or one that amounts to no sample; wrong labels.
+    """
+    names = label_vector(labels)
+    if isinstance(size_or_fraction, int | np.integer):
+        size = int(size_or_fraction)
+        if not 1 <= size <= len(names):
+            raise ValueError(f"cannot draw {size} of {len(names)} samples: the size must be in 1 to {len(names)}")
+    else:
+        size = _fraction_to_size(size_or_fraction, len(names), "fraction", allow_all=True)
+    classes, counts = np.unique(names, return_inverse=True, return_counts=True)[1:]
+    generator = np.random.default_rng(seed)
+    return _draw(classes, _proportional_shares(counts, counts, size, generator), generator)
+
+
+def stratified_split(labels: Any, fraction: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Splits samples into those that stay in training and a stratified part that is held out.
+
+    Every class keeps at least one sample in training, so a class with a single sample is never held out.
+
+    Args:
+        labels: class of each sample, integers of shape (n,).
+        fraction: of all samples that is held out, in (0, 1), rounded to the nearest number of samples.
+        seed: of a generator of its own, >= 0; no global generator is used.
+
+    Returns:
+        (kept, held out): sorted int64 positions, disjoint, together all n.
+
+    Raises:
+        ValueError: the fraction is out of range, amounts to no sample, or to more than can be spared; wrong labels.
+    """
+    names = label_vector(labels)
+    size = _fraction_to_size(fraction, len(names), "fraction to hold out", allow_all=False)
+    classes, counts = np.unique(names, return_inverse=True, return_counts=True)[1:]
+    spare = counts - 1
+    if size > spare.sum():
+        raise ValueError(
+            f"cannot hold out {size} of {len(names)} samples: only {spare.sum()} can be spared, because each of the "
+            f"{len(counts)} classes keeps a sample in training; lower the fraction or give a set of its own"
+        )
+    generator = np.random.default_rng(seed)
+    shares = _proportional_shares(np.where(spare > 0, counts, 0), spare, size, generator)
+    held_out = _draw(classes, shares, generator)
+    return np.setdiff1d(np.arange(len(names)), held_out, assume_unique=True), held_out
+
+
+def _fraction_to_size(fraction: float, total: int, name: str, *, allow_all: bool) -> int:
+    interval = "(0, 1]" if allow_all else "(0, 1)"
+    if not (0 < fraction < 1 or (allow_all and fraction == 1)):
+        raise ValueError(f"the {name} must be a number in {interval}, but is {fraction!r}")
+    size = round(float(fraction) * total)
+    if size == 0:
+        raise ValueError(f"a {name} of {fraction} of {total} samples amounts to no sample; raise it")
+    return size
+
+
+def _proportional_shares(
+    weights: np.ndarray, capacity: np.ndarray, size: int, generator: np.random.Generator
+) -> np.ndarray:
+    """Whole shares of `size` in proportion to `weights`, none above `capacity`, by largest remainder."""
+    total = int(weights.sum())
+    shares = np.minimum(weights * size // total, capacity)
+    remainders = weights * size % total
+    ties = generator.permutation(len(weights))
+    while (left := size - int(shares.sum())) > 0:
+        order = np.lexsort((ties, -remainders))
+        open_classes = order[shares[order] < capacity[order]][:left]
+        shares[open_classes] += 1
+    return shares
+
+
+def _draw(classes: np.ndarray, shares: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Positions of the first `shares[c]` samples of each class c in a random order of all samples."""
+    shuffled = generator.permutation(len(classes))
+    by_class = shuffled[np.argsort(classes[shuffled], kind="stable")]
+    counts = np.bincount(classes, minlength=len(shares))
+    rank_in_class = np.arange(len(classes)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return np.sort(by_class[rank_in_class < np.repeat(shares, counts)])

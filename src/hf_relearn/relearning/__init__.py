@@ -1,0 +1,1 @@
+"""Diagnosing and re-learning in any transformers Trainer."""

@@ -1,0 +1,133 @@
+"""Labels of a data set, and the division of a training set into a training and a diagnosing part."""
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from accelerate.data_loader import IterableDatasetShard
+from torch.utils.data import IterableDataset, Subset
+
+from hf_relearn.method import stratified_split
+from hf_relearn.relearning.features import preserved_random_state
+
+STREAM_SAMPLES = 2048
+
+
+def is_stream(dataset: Any) -> bool:
+    """Whether a data set can only be iterated: torch's or datasets' `IterableDataset`, or anything without rows."""
+    return isinstance(dataset, IterableDataset) or not (
+        hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")
+    )
+
+
+def first_rows(dataset: Any, bound: int | None, seed: int) -> list[Any]:
+    """The first samples of a stream, read at once and kept in memory, so that every diagnosis sees the same ones.
+
+    Reading leaves the random generators as they were. A stream that draws from them is read with `seed`, and a
+    `datasets` stream in the order of its first epoch, so that a resumed run reads the same samples.
+
+    Args:
+        dataset: a stream; every iteration over it begins anew.
+        bound: samples at most; None for 2048.
+        seed: of all random generators meanwhile.
+
+    Raises:
+        ValueError: if the stream is its own iterator, so that what is read here would be lost to training.
+    """
+    if isinstance(dataset, IterableDatasetShard):
+        dataset = dataset.dataset  # the whole stream, of which each process trains on a share
+    with preserved_random_state(seed):
+        iterator = iter(dataset)
+        if iterator is dataset:
+            raise ValueError(
+                f"{type(dataset).__name__} is its own iterator, so samples read for a diagnosis would be lost to "
+                "training: let __iter__ return a new iterator each time"
+            )
+        return list(islice(iterator, bound or STREAM_SAMPLES))
+
+
+LABEL_NAMES = ("label", "labels")
+
+
+def label_names(collate_fn: Callable | None) -> Sequence[str]:
+    """Columns in which to look for labels: the collator's `label_column` where it has one."""
+    column = getattr(collate_fn, "label_column", None)
+    return LABEL_NAMES if column is None else (column,)
+
+
+def dataset_labels(dataset: Any, names: Sequence[str] = LABEL_NAMES) -> np.ndarray:
+    """Integer labels of a map-style data set, in order.
+
+    A column of a `datasets.Dataset` is read without decoding anything else; the rows of any other data set are
+    visited one by one, and random numbers that they draw leave no trace.
+
+    Args:
+        dataset: `datasets.Dataset`, a torch data set of mappings, or a `Subset` of one.
+        names: the label column, the first of these that is there.
+
+    Returns:
+        (n,) int64.
+
+    Raises:
+        ValueError: if the data set is a stream, is empty, has rows that are no mappings or no label column, or labels
+            that are no integers.
+    """
+    if is_stream(dataset):
+        raise ValueError(
+            f"{type(dataset).__name__} is a stream, of which no part can be held out, since its samples are not known "
+            "before training has read them: use a map-style data set, diagnose on the evaluation set "
+            "(--diagnosis_source eval), or train without a diagnosis (--diagnosis_fraction 0 with --relearn_alpha or "
+            "--relearn_strategy no)"
+        )
+    if len(dataset) == 0:
+        raise ValueError("the data set is empty: it has no labels")
+    if isinstance(dataset, Subset) and hasattr(dataset.dataset, "column_names"):
+        return dataset_labels(dataset.dataset, names)[np.asarray(dataset.indices)]
+    with preserved_random_state():
+        columns = getattr(dataset, "column_names", None)
+        if columns is None:
+            row = dataset[0]
+            if not isinstance(row, Mapping):
+                raise ValueError(
+                    f"a row of {type(dataset).__name__} is a {type(row).__name__}, which does not tell the label: let "
+                    f"the data set give mappings with {' or '.join(map(repr, names))}"
+                )
+            columns = list(row)
+        name = next((name for name in names if name in columns), None)
+        if name is None:
+            raise ValueError(f"no label column: looked for {', '.join(names)} among {', '.join(columns)}")
+        if hasattr(dataset, "column_names"):
+            values = dataset.with_format("numpy", columns=[name])[:][name]
+        else:
+            values = [dataset[index][name] for index in range(len(dataset))]
+    if np.ndim(values[0]) == 1:
+        raise ValueError(
+            f"the column {name!r} holds several targets per sample (multi-label), but purity, and a stratified part "
+            "of a training set, need one class per sample: train without a diagnosing part (--diagnosis_source "
+            "holdout --diagnosis_fraction 0), with --relearn_strategy no or a constant --relearn_alpha"
+        )
+    labels = np.asarray(values)
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(
+            f"the column {name!r} holds {labels.dtype} values of shape {labels.shape[1:] or '()'}: purity needs one "
+            "integer class per sample"
+        )
+    return labels.astype(np.int64)
+
+
+def select(dataset: Any, indices: np.ndarray) -> Any:
+    """Some rows of a data set: a memory-mapped view of a `datasets.Dataset`, a `Subset` of any other."""
+    if hasattr(dataset, "select"):
+        return dataset.select(indices)
+    return Subset(dataset, [int(index) for index in indices])
+
+
+def hold_out(dataset: Any, fraction: float, seed: int, names: Sequence[str] = LABEL_NAMES) -> tuple[Any, Any]:
+    """Divide a training set into (training part, diagnosing part), stratified by label and seeded.
+
+    Raises:
+        ValueError: as `dataset_labels`, or if the fraction leaves one part empty.
+    """
+    kept, held_out = stratified_split(dataset_labels(dataset, names), fraction, seed)
+    return select(dataset, kept), select(dataset, held_out)

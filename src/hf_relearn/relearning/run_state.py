@@ -1,0 +1,245 @@
+"""The state of a run on disk: initial weights, records, and the notes in its checkpoints."""
+
+import json
+import logging
+from collections.abc import Iterable
+from copy import copy
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import TrainerState, TrainingArguments
+
+from hf_relearn.method import InitialWeights, InitialWeightsError
+from hf_relearn.method.tensors import is_sharded
+from hf_relearn.records import (
+    HISTORY_FILE,
+    describe_record,
+    make_settings_record,
+    points_taken,
+    read_history,
+    records_before,
+    write_history,
+    write_text_atomically,
+)
+from hf_relearn.relearning.processes import by_first_process, failing_together
+from hf_relearn.relearning.settings import RelearnSettings
+
+CHECKPOINT_FILE = "relearn_run.json"
+
+
+def arguments_of_run(args: TrainingArguments, folder: str | None) -> TrainingArguments:
+    """The arguments with the folder of this run as output directory, where it is one of a hyper-parameter search."""
+    if folder is None or folder == args.output_dir:
+        return args
+    changed = copy(args)
+    changed.output_dir = folder
+    return changed
+
+
+def output_folder(args: TrainingArguments) -> Path:
+    """The Trainer's output directory."""
+    assert args.output_dir is not None  # the arguments fill in a default
+    return Path(args.output_dir)
+
+
+def checkpoint_folder(args: TrainingArguments, state: TrainerState) -> Path:
+    """Where the Trainer saves the checkpoint of the present step."""
+    return output_folder(args) / f"checkpoint-{state.global_step}"
+
+
+def earlier_records(output_dir: Path, checkpoint: Path, step: int) -> list[dict[str, Any]]:
+    """Records that a run resumed at `step` from a checkpoint keeps.
+
+    They are read from the checkpoint, since another run in the same output directory may have replaced the records
+    there; from the output directory if the checkpoint holds none.
+    """
+    folder = checkpoint if (checkpoint / HISTORY_FILE).is_file() else output_dir
+    return records_before(read_history(folder), step)
+
+
+def note_run(checkpoint: Path, fingerprint: str | None, settings: RelearnSettings) -> None:
+    """Write into a checkpoint which initial weights its run has (None without re-learning), and its settings."""
+    note = {"initial_weights": fingerprint, "settings": _as_noted(settings)}
+    write_text_atomically(checkpoint / CHECKPOINT_FILE, json.dumps(note, indent=2) + "\n")
+
+
+def noted_initial_weights(checkpoint: Path) -> str | None:
+    """Fingerprint of the initial weights that a checkpoint belongs to, or None if it does not say."""
+    return _note(checkpoint).get("initial_weights")
+
+
+def changed_settings(checkpoint: Path, settings: RelearnSettings) -> dict[str, dict[str, Any]]:
+    """Settings that differ from those noted in a checkpoint: name -> `{"from": ..., "to": ...}`."""
+    noted = _note(checkpoint).get("settings", {})
+    return {
+        name: {"from": noted[name], "to": value}
+        for name, value in _as_noted(settings).items()
+        if name in noted and noted[name] != value
+    }
+
+
+def _as_noted(settings: RelearnSettings) -> dict[str, Any]:
+    return json.loads(json.dumps(asdict(settings), default=str))
+
+
+def _note(checkpoint: Path) -> dict[str, Any]:
+    path = checkpoint / CHECKPOINT_FILE
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def find_initial_weights(output_dir: Path, checkpoint: Path, model: nn.Module) -> InitialWeights:
+    """The initial weights of the run that wrote a checkpoint, from the output directory or beside the checkpoint.
+
+    Raises:
+        InitialWeightsError: if they are not there, the checkpoint does not say which they are, or they are those of
+            another model. Neither the resumed weights nor another run's are ever taken for initial ones.
+    """
+    fingerprint = noted_initial_weights(checkpoint)
+    if fingerprint is None:
+        raise InitialWeightsError(
+            f"cannot resume from {checkpoint}: no {CHECKPOINT_FILE} there says what the run's initial weights "
+            "were, so the run was saved without re-learning. Resume with --relearn_strategy no, or start afresh; with "
+            "a Trainer of your own and a checkpoint outside its output_dir, set RelearnCallback.checkpoint_folder"
+        )
+    found = [path for folder in (output_dir, checkpoint.parent) for path in InitialWeights.find(folder)]
+    for path in found:
+        if fingerprint in path.name:
+            initial = InitialWeights.load(path)
+            initial.check_matches(model)
+            return initial
+    raise InitialWeightsError(
+        f"cannot resume from {checkpoint}: the run's initial weights _initial_weights-{fingerprint}.safetensors are "
+        f"not in {output_dir} (found {', '.join(sorted({path.name for path in found})) or 'none'}). Copy the file "
+        "there, resume with --relearn_strategy no, or start afresh; the checkpoint's own weights are trained ones and "
+        "cannot stand in"
+    )
+
+
+def remove_stale_initial_weights(output_dir: Path, current: InitialWeights) -> None:
+    """Delete initial weights of earlier runs in this folder that none of its checkpoints needs any more."""
+    needed = {noted_initial_weights(checkpoint) for checkpoint in output_dir.glob("checkpoint-*")}
+    if None in needed:
+        return
+    for path in InitialWeights.find(output_dir):
+        if path.name != current.path.name and not any(str(fingerprint) in path.name for fingerprint in needed):
+            path.unlink()
+
+
+def remove_leftovers(output_dir: Path) -> None:
+    """Delete what writers that were killed left behind: temporary files of records and of initial weights."""
+    for folder in (output_dir, *output_dir.glob("checkpoint-*")):
+        for name in (HISTORY_FILE, CHECKPOINT_FILE, "_initial_weights-*"):
+            for path in folder.glob(f".{name}.*.tmp"):
+                path.unlink(missing_ok=True)
+
+
+def write_initial_weights(args: TrainingArguments, model: nn.Module, prefixes: Iterable[str]) -> InitialWeights:
+    """Write a starting run's initial weights, once for all processes, and remove those that nothing needs any more.
+
+    Every process calls it; of a sharded model (FSDP2) each gives its parts.
+
+    Args:
+        args: of the Trainer.
+        model: before its first training step.
+        prefixes: full names of the encoders.
+    """
+    folder, prefixes = output_folder(args), list(prefixes)
+
+    def write() -> Path:
+        initial = InitialWeights.save(model, folder, prefixes=prefixes)
+        if args.process_index == 0:
+            remove_stale_initial_weights(folder, initial)
+        return initial.path
+
+    # The parts of a sharded model are gathered tensor by tensor, and all processes know the file at the end.
+    together = any(is_sharded(parameter) for parameter in model.parameters())
+    return InitialWeights.load(write() if together else by_first_process(write, args))
+
+
+logger = logging.getLogger(__name__)
+
+
+class RunBookkeeping:
+    """What a run leaves on disk beside the Trainer's own files, begun afresh or read back where it is resumed.
+
+    Made, and told of records, by every process alike; only those that save write.
+
+    Args:
+        args: of the Trainer, with the folder of this run as output directory.
+        state: of the Trainer, when training begins.
+        settings: noted in checkpoints.
+        checkpoint: the folder from which a run resumes; None looks for it in the output directory.
+
+    Attributes:
+        resumed_from: the checkpoint from which the run resumes; None at its first start.
+        initial: the store of initial weights, once `open_initial_weights` was called.
+        records: oldest first, as `read_history` tells of them, once `open_records` was called.
+    """
+
+    def __init__(
+        self, args: TrainingArguments, state: TrainerState, settings: RelearnSettings, checkpoint: str | None
+    ):
+        self.args = args
+        self.settings = settings
+        self.resumed_from: Path | None = None
+        self.initial: InitialWeights | None = None
+        self.records: list[dict[str, Any]] = []
+        self._fingerprint: str | None = None
+        if args.should_save:
+            remove_leftovers(output_folder(args))
+        if state.global_step > 0:
+            self.resumed_from = Path(checkpoint or checkpoint_folder(args, state))
+            self._fingerprint = noted_initial_weights(self.resumed_from)
+
+    @property
+    def points_taken(self) -> int:
+        """How many re-learning points the run has had."""
+        return points_taken(self.records)
+
+    def open_initial_weights(self, model: nn.Module, encoders: Iterable[str]) -> None:
+        """Write the initial weights of a starting run, or find those of a resumed one; `encoders` are full names.
+
+        Raises:
+            InitialWeightsError: as `find_initial_weights`.
+        """
+        if self.resumed_from is not None:
+            self.initial = find_initial_weights(output_folder(self.args), self.resumed_from, model)
+        else:
+            self.initial = write_initial_weights(self.args, model, encoders)
+            self._fingerprint = self.initial.fingerprint
+
+    def open_records(self, state: TrainerState) -> None:
+        """Begin the record of a starting run; of a resumed one keep what came before, and note changed settings."""
+        if self.resumed_from is not None:
+            self.records = earlier_records(output_folder(self.args), self.resumed_from, state.global_step)
+            over = state.global_step >= state.max_steps
+            changed = changed_settings(self.resumed_from, self.settings) if not over else {}
+            if changed:
+                self.records.append(make_settings_record(state.global_step, state.epoch, changed))
+                for name, values in changed.items():
+                    logger.warning("resumed with another --%s: %s instead of %s", name, values["to"], values["from"])
+        self._write()
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Keep a record, on disk too."""
+        self.records.append(record)
+        self._write()
+        if self.args.should_save:
+            for line in describe_record(record):
+                logger.info(line)
+
+    def has_end(self, step: int | None = None) -> bool:
+        """Whether there is a record of the run's end: at this step, or at any."""
+        return any(record["kind"] == "end" and step in (None, record["step"]) for record in self.records)
+
+    def write_into(self, checkpoint: Path) -> None:
+        """Write into a checkpoint what a resumed run reads: the records, the settings, which initial weights."""
+        write_history(checkpoint, self.records)
+        note_run(checkpoint, self._fingerprint, self.settings)
+
+    def _write(self) -> None:
+        with failing_together(self.args.world_size):
+            if self.args.should_save:
+                write_history(output_folder(self.args), self.records)

@@ -1,0 +1,179 @@
+"""Batches of a data set: the collator, and training batches whose random draws are seeded."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from numbers import Real
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from hf_relearn.models import Augmentation, MultimodalProcessor
+from hf_relearn.relearning.features import preserved_random_state
+
+
+@dataclass(frozen=True)
+class MultimodalCollator:
+    """Data collator of a fusion model.
+
+    `MultimodalRelearnTrainer` augments training batches only: for evaluation and diagnosis it calls
+    `without_augmentation`. In another trainer, give training the collator and evaluation `without_augmentation()`.
+
+    Args:
+        processor: turns raw values into the model's inputs.
+        columns: modality -> column of the data set, or a list of columns with numbers, which are the dimensions of one
+            vector (a *features* modality). Unset, columns are named like the modalities. An empty cell (None) is a
+            sample that lacks the modality.
+        label_column: column with integer labels, or with lists of the classes that a sample has
+            (`datasets.List(ClassLabel)`; several, one or none). Rows without the column give a batch without labels.
+        augmentation: what training batches get; None for none.
+        num_labels: number of classes, which lists of classes need.
+    """
+
+    processor: MultimodalProcessor
+    columns: Mapping[str, str | Sequence[str]] | None = None
+    label_column: str = "label"
+    augmentation: Augmentation | None = None
+    num_labels: int | None = None
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Return `{modality}_{argument}` tensors and, where rows have labels, `labels`.
+
+        `labels` are (batch,) int64; for lists of classes (batch, num_labels) float32, 1 for those that a sample has.
+
+        Raises:
+            KeyError: if a modality's column is missing.
+            ValueError: for labels that are no classes, or a vector of columns that are empty or no numbers.
+        """
+        columns = self.columns or {name: name for name in self.processor.inputs}
+        for name, column in columns.items():
+            for each in [column] if isinstance(column, str) else column:
+                if each not in rows[0]:
+                    raise KeyError(
+                        f"the data set has no column {each!r} for the modality {name!r}; it has {', '.join(rows[0])} "
+                        "(with a stock Trainer, set remove_unused_columns=False so that raw columns reach the "
+                        "collator)"
+                    )
+        values = {
+            name: [row[column] if isinstance(column, str) else vector_of(row, column, name) for row in rows]
+            for name, column in columns.items()
+        }
+        batch = dict(self.processor(values, self.augmentation))
+        if self.label_column in rows[0]:
+            batch["labels"] = self._labels([row[self.label_column] for row in rows])
+        return batch
+
+    def without_augmentation(self) -> "MultimodalCollator":
+        """The same collator for evaluation."""
+        return replace(self, augmentation=None)
+
+    def _labels(self, labels: list[Any]) -> Tensor:
+        if any(label is None for label in labels):
+            raise ValueError(f"the label column {self.label_column!r} has empty values: leave these rows out")
+        if not any(_is_list(label) for label in labels):
+            return torch.tensor([int(label) for label in labels])
+        if self.num_labels is None:
+            raise ValueError(
+                f"the label column {self.label_column!r} holds lists of classes: give the collator num_labels, the "
+                "number of all classes"
+            )
+        targets = torch.zeros(len(labels), self.num_labels)
+        for row, label in enumerate(labels):
+            classes = [int(index) for index in label]
+            if len(set(classes)) < len(classes) or any(not 0 <= index < self.num_labels for index in classes):
+                raise ValueError(
+                    f"the label column {self.label_column!r} holds {classes}: a list names each class that a sample "
+                    f"has once, by its number from 0 to {self.num_labels - 1}"
+                )
+            targets[row, classes] = 1.0
+        return targets
+
+
+def vector_of(row: Mapping[str, Any], columns: Sequence[str], modality: str) -> list[float] | None:
+    """The numbers of several columns as one vector; None where all of them are empty.
+
+    Raises:
+        ValueError: for a column that is no number, or empty where others are not.
+    """
+    vector = [row[column] for column in columns]
+    if all(value is None for value in vector):
+        return None
+    for column, value in zip(columns, vector, strict=True):
+        if value is None:
+            raise ValueError(
+                f"modality {modality!r}: the column {column!r} is empty in a row where others of {', '.join(columns)} "
+                "are not: fill it in, or empty all of them where a sample lacks the modality"
+            )
+        if not isinstance(value, Real) and not (isinstance(value, Tensor) and value.ndim == 0):
+            raise ValueError(
+                f"modality {modality!r}: the column {column!r} holds {value!r}, but only columns with one number make "
+                "a vector: turn categories into numbers first"
+            )
+    return [float(value) for value in vector]
+
+
+def _is_list(label: Any) -> bool:
+    return isinstance(label, (list, tuple)) or getattr(label, "ndim", 0) == 1
+
+
+class SeededBatches(Dataset):
+    """A data set that loads and collates whole batches, each under random generators seeded for this batch.
+
+    A batch is asked for some time before it is trained on, and a run that is resumed in the middle of an epoch asks
+    for its first batches before the Trainer restores the generators. Drawing from generators of its own, augmentation
+    is the same there as in the uninterrupted run, in any number of worker processes, and leaves the generators that
+    dropout draws from alone.
+
+    Args:
+        dataset: rows by index.
+        collate: list of rows -> batch; what it and the data set draw from the generators of Python, NumPy and torch
+            (CPU) is reproducible.
+        seed: of the run.
+    """
+
+    def __init__(self, dataset: Any, collate: Callable[[list], Any], seed: int):
+        self.dataset = dataset
+        self.collate = collate
+        self.seed = seed
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # worker processes may outlive an epoch
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Tell which epoch the batches asked for from now on belong to."""
+        self._epoch.fill_(epoch)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.dataset[index]
+
+    def __getitems__(self, indices: Sequence[int]) -> Any:
+        """The collated batch of these rows."""
+        entropy = [self.seed, int(self._epoch), *indices]
+        with preserved_random_state(int(np.random.SeedSequence(entropy).generate_state(1)[0]), devices=False):
+            many = getattr(self.dataset, "__getitems__", None)
+            return self.collate(many(indices) if many else [self.dataset[index] for index in indices])
+
+
+class EpochCallback(TrainerCallback):
+    """Tells `SeededBatches` the epoch; a data loader passes it on in some cases only."""
+
+    def on_epoch_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        train_dataloader: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        dataset = getattr(train_dataloader, "dataset", None)
+        if isinstance(dataset, SeededBatches):
+            dataset.begin_epoch(int(state.epoch or 0))  # a run resumed in the middle of an epoch is at a broken one
+
+
+def as_it_is(batch: Any) -> Any:
+    """The collate function of a data loader over `SeededBatches`."""
+    return batch

@@ -1,0 +1,107 @@
+"""When points come, and what is kept in the record of a run: functions without a model."""
+
+import json
+
+import pytest
+
+from hf_relearn.records import (
+    describe_record,
+    log_values,
+    points_taken,
+    records_before,
+    write_history,
+    write_text_atomically,
+)
+from hf_relearn.relearning.schedule import RelearnSchedule, whole_epoch
+from hf_relearn.training import HISTORY_FILE, read_history
+
+
+@pytest.mark.parametrize(
+    ("strategy", "interval", "max_times", "epochs", "steps", "expected"),
+    [
+        ("epoch", 20, 3, 90, 900, [20, 40, 60]),  # the paper
+        ("epoch", None, 3, 90, 900, [22, 44, 66]),
+        ("epoch", None, 3, 4, 40, [1, 2, 3]),
+        ("epoch", None, 5, 3, 30, [1, 2]),
+        ("epoch", 30, 3, 90, 900, [30, 60]),  # none at the end, where nothing would follow
+        ("epoch", 90, 3, 90, 900, []),
+        ("epoch", 1, 0, 5, 50, []),
+        ("epoch", None, 0, 5, 50, []),
+        ("steps", 250, 3, 90, 900, [250, 500, 750]),
+        ("steps", None, 2, 90, 900, [300, 600]),
+        ("no", 1, 3, 90, 900, []),
+    ],
+)
+def test_points_are_planned_and_due_at_the_same_places(strategy, interval, max_times, epochs, steps, expected):
+    schedule = RelearnSchedule(strategy, interval, max_times, num_epochs=epochs, num_steps=steps)
+    assert list(schedule.planned()) == expected
+    assert [position for position in range(1001) if schedule.is_due(position, taken=0)] == expected
+
+
+def test_no_more_points_than_allowed_whatever_was_taken_before():
+    schedule = RelearnSchedule("epoch", 2, 2, num_epochs=10, num_steps=100)
+    assert schedule.is_due(4, taken=1) and not schedule.is_due(4, taken=2)
+    assert not schedule.is_due(6, taken=0)  # a point without a diagnosis is not made up for later
+
+
+def test_a_run_without_a_known_number_of_epochs_can_be_planned_by_steps():
+    import sys
+
+    assert list(RelearnSchedule("steps", 5, 2, num_epochs=sys.maxsize, num_steps=20).planned()) == [5, 10]
+    by_epoch = RelearnSchedule("epoch", 5, 2, num_epochs=sys.maxsize, num_steps=20)
+    assert not by_epoch.planned() and "use --relearn_strategy steps" in by_epoch.why_no_point()
+
+
+@pytest.mark.parametrize(("epoch", "expected"), [(None, None), (0.0, 0), (2.0, 2), (2.5, None), (1 + 2 / 3, None)])
+def test_whole_epochs(epoch, expected):
+    assert whole_epoch(epoch) == expected
+
+
+def record(step, kind="point"):
+    return {"step": step, "epoch": step / 4, "kind": kind, "modalities": {}}
+
+
+def test_a_history_is_read_back_as_it_was_written(tmp_path):
+    assert read_history(tmp_path) == []
+    write_history(tmp_path, [record(4), record(8, "end")])
+    assert read_history(tmp_path) == [record(4), record(8, "end")]
+    write_history(tmp_path, [record(2)])
+    assert read_history(tmp_path) == [record(2)]
+    assert [path.name for path in tmp_path.iterdir()] == [HISTORY_FILE]
+
+
+@pytest.mark.parametrize("line", ['{"step": 3', '{"step": 3}', "[1, 2]", "7"])
+def test_a_damaged_history_names_the_line(tmp_path, line):
+    (tmp_path / HISTORY_FILE).write_text(json.dumps(record(4)) + "\n" + line + "\n")
+    with pytest.raises(ValueError, match=rf"{HISTORY_FILE}, line 2: not a record of a diagnosis"):
+        read_history(tmp_path)
+
+
+def test_a_resumed_run_keeps_what_came_before_its_checkpoint():
+    records = [record(4), record(6, "record"), record(8, "end"), record(8, "point"), record(12)]
+    assert records_before(records, 8) == records[:3]  # a point at 8 comes after the checkpoint of step 8
+    assert points_taken(records) == 3 and points_taken([]) == 0
+
+
+def test_a_text_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
+    path = tmp_path / "file.json"
+    write_text_atomically(path, "old")
+
+    def full(*args):
+        raise OSError("no space left")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="no space"):
+        write_text_atomically(path, "new")
+    assert path.read_text() == "old" and [each.name for each in tmp_path.iterdir()] == ["file.json"]
+
+
+def test_values_that_were_not_diagnosed_are_not_logged_but_told():
+    undiagnosed = dict.fromkeys(("train_purity", "val_purity", "train_chance_purity", "val_chance_purity", "gap"))
+    values = {**undiagnosed, "diagnosed_alpha": None, "alpha": 0.5, "distance": 0.25}
+    entry = {**record(4), "modalities": {"rgb": values}}
+    assert log_values(entry) == {"relearn/rgb/alpha": 0.5, "relearn/rgb/distance": 0.25}
+    (line,) = describe_record(entry)
+    assert line == "[epoch 1, step 4] rgb: not diagnosed; re-learnt with α 0.500, moved by 25.0% of its norm"
+    (line,) = describe_record({**entry, "kind": "record"})
+    assert "re-learnt" not in line
