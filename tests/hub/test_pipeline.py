@@ -23,7 +23,7 @@ from tokenizers_of_words import bert_like
 from transformers import BertConfig, pipeline
 
 from hf_relearn import MultimodalForClassification, MultimodalProcessor
-from hf_relearn.models import processing_downloads
+from hf_relearn.models import pipeline_multimodal
 
 TASK = "multimodal-classification"
 
@@ -53,7 +53,7 @@ def with_code(folder, tmp_path_factory) -> Path:
     """The model beside the code that loads it and its pipeline, as a repository of the Hub holds it."""
     target = tmp_path_factory.mktemp("repository") / "model"
     shutil.copytree(folder, target)
-    for path in Path(processing_downloads.__file__).parent.glob("*_*.py"):
+    for path in Path(pipeline_multimodal.__file__).parent.glob("*_*.py"):
         if path.name != "__init__.py":
             shutil.copy(path, target)
     auto_map = {
@@ -220,7 +220,7 @@ def test_addresses_are_fetched(classify, site, tmp_path):
     ],
 )
 def test_what_is_not_fetched_is_named(classify, site, page, reason, monkeypatch):
-    bounded = partial(processing_downloads.download, max_bytes=1_000_000)
+    bounded = partial(pipeline_multimodal.download, max_bytes=1_000_000)
     monkeypatch.setattr("hf_relearn.models.pipeline_multimodal.download", bounded)
     with pytest.raises(ValueError, match=f"sample 1: modality 'audio': {site}/{page}: {reason}"):
         classify([sample(0), {**sample(1), "audio": f"{site}/{page}"}])

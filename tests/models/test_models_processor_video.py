@@ -13,7 +13,7 @@ from tiny import vit_config
 from transformers import TimesformerConfig, VideoMAEConfig, VivitConfig, VJEPA2Config
 
 from hf_relearn import Augmentation, MultimodalConfig, MultimodalProcessor
-from hf_relearn.models import ModalityConfig, processing_video
+from hf_relearn.models import ModalityConfig, processing_images
 from hf_relearn.models.processing_images import ImageInput, VideoInput
 from hf_relearn.models.processing_media import MediaError
 
@@ -66,8 +66,8 @@ def test_the_middles_of_equal_parts_are_decoded(codec, form, options):
 def test_only_what_lies_behind_the_key_frames_is_decoded(monkeypatch):
     data = video(30, g="5", sc_threshold="1000000000")  # a key frame every 5, wherever the picture changes
     decoded = []
-    upright = processing_video._upright
-    monkeypatch.setattr(processing_video, "_upright", lambda frame: decoded.append(frame.pts) or upright(frame))
+    upright = processing_images._upright
+    monkeypatch.setattr(processing_images, "_upright", lambda frame: decoded.append(frame.pts) or upright(frame))
     passed = []
 
     class Container:

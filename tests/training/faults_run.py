@@ -18,7 +18,8 @@ from unittest import mock
 import torch
 from tiny import TensorRows, make_trainer, tiny_model
 
-from hf_relearn.training import diagnoser, read_history
+from hf_relearn.relearning import diagnoser
+from hf_relearn.training import read_history
 
 TIME_LIMIT = 5
 RANK = int(os.environ["RANK"])

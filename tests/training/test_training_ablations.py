@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import accuracy_score
-from test_training_stock_trainer import Pairs, TwoTowers, arguments
 from tiny import TensorRows, assert_same, make_trainer, tiny_model, weights_of, without_times
 from torch.utils.data import Dataset
 from transformers import Trainer, default_data_collator
+from two_towers import Pairs, TwoTowers, arguments
 
 from hf_relearn import RelearnCallback
 from hf_relearn.method import diagnose, linear_probe_accuracy

@@ -9,8 +9,9 @@ import torch
 from tiny import TensorRows, assert_same, make_trainer, tiny_model, weights_of
 from torch import nn
 
+from hf_relearn.relearning import features, labels
 from hf_relearn.relearning.features import leaving_no_trace, preserved_random_state
-from hf_relearn.training import features, labels, read_history
+from hf_relearn.training import read_history
 
 # So few samples look purer or less pure by chance, and the diagnosis says so.
 pytestmark = pytest.mark.filterwarnings("ignore:chance alone explains")

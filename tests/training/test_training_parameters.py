@@ -4,8 +4,8 @@ import logging
 
 import pytest
 import torch
-from test_training_stock_trainer import TwoTowers
 from tiny import TensorRows, assert_same, make_trainer, tiny_model, training_arguments, weights_of
+from two_towers import TwoTowers
 
 from hf_relearn.training import MultimodalRelearnTrainer, RelearnTrainingArguments
 from hf_relearn.training.parameter_groups import parse_learning_rates, selected_parameters

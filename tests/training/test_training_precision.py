@@ -10,7 +10,8 @@ from tiny import TensorRows, make_trainer, tiny_model, weights_of
 from torch.utils.data import Dataset
 
 from hf_relearn.method import InitialWeights
-from hf_relearn.training import callback, diagnoser, read_history
+from hf_relearn.relearning import callback, diagnoser
+from hf_relearn.training import read_history
 
 # So few samples look purer or less pure by chance, and the diagnosis says so.
 pytestmark = pytest.mark.filterwarnings("ignore:chance alone explains")

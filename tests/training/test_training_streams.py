@@ -4,9 +4,9 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from test_training_stock_trainer import Pairs, TwoTowers, arguments, train_two_towers
 from tiny import TensorRows, make_trainer, weights_of
 from torch.utils.data import IterableDataset
+from two_towers import Pairs, TwoTowers, arguments, train_two_towers
 
 from hf_relearn.relearning.labels import first_rows
 from hf_relearn.training import read_history

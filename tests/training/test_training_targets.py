@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import accuracy_score, f1_score
-from test_training_stock_trainer import Pairs, TwoTowers
 from tiny import NUM_CLASSES, TensorRows, make_trainer, tiny_model
 from torch.nn.functional import cross_entropy
 from transformers import EvalPrediction
+from two_towers import Pairs, TwoTowers
 
 from hf_relearn.relearning.labels import dataset_labels
 from hf_relearn.training import RelearnTrainingArguments, classification_metrics
