@@ -24,7 +24,6 @@ from hf_relearn import RelearnTrainingArguments
 from hf_relearn.cards import DatasetFacts
 from hf_relearn.data import SAMPLE_CARD_NOTE, SAMPLE_NOTICE, build_sample_corpus, prepare_cremad, split_cremad
 from hf_relearn.experiments import (
-    PRESETS,
     Experiment,
     InputArguments,
     Modality,
@@ -32,6 +31,7 @@ from hf_relearn.experiments import (
     RunArguments,
     find_backbone,
     parse_recipe_arguments,
+    preset_defaults,
     run_or_compare,
     show_progress,
 )
@@ -93,10 +93,8 @@ CREMAD: dict[str, Any] = {
     "optim_args": "momentum=0.9",
     "weight_decay": 1e-4,
     "lr_scheduler_type": "constant",
-    "max_grad_norm": 0.0,
     "num_frames": 2,
     "image_size": 224,
-    "relearn_interval": 20,
     "dataloader_num_workers": 4,
     "eval_strategy": "epoch",
     "save_strategy": "epoch",
@@ -118,7 +116,6 @@ SAMPLE: dict[str, Any] = {
     "spectrogram_rate": 16000,
     "spectrogram_size": [64, 64],
     "audio_seconds": 2.0,
-    "relearn_interval": 5,
     "diagnosis_interval": 1,
     "dataloader_num_workers": 0,
     "output_dir": "outputs/cremad_sample_run",
@@ -127,7 +124,7 @@ SAMPLE: dict[str, Any] = {
 
 def defaults(chosen: argparse.Namespace) -> dict[str, Any]:
     """What the flags' defaults are, for the data and the preset chosen."""
-    return {**(CREMAD if chosen.data_dir else SAMPLE), **PRESETS[chosen.preset]}
+    return {**(CREMAD if chosen.data_dir else SAMPLE), **preset_defaults(chosen)}
 
 
 def main() -> None:

@@ -26,7 +26,6 @@ from hf_relearn import RelearnTrainingArguments
 from hf_relearn.cards import DatasetFacts
 from hf_relearn.data import PICTURES_CARD_NOTE, PICTURES_NOTICE, build_sample_pictures
 from hf_relearn.experiments import (
-    PRESETS,
     Experiment,
     InputArguments,
     Modality,
@@ -35,6 +34,7 @@ from hf_relearn.experiments import (
     TableArguments,
     find_backbone,
     parse_recipe_arguments,
+    preset_defaults,
     run_or_compare,
     show_progress,
 )
@@ -101,7 +101,6 @@ IMAGE_TEXT: dict[str, Any] = {
     "weight_decay": 0.01,
     "warmup_steps": 0.1,
     "image_flip": 0.0,
-    "relearn_max_times": 2,
     "diagnosis_interval": 1,
     "eval_strategy": "epoch",
     "save_strategy": "epoch",
@@ -117,14 +116,13 @@ SAMPLE: dict[str, Any] = {
     "learning_rate": 1e-3,
     "warmup_steps": 0,
     "image_size": 40,
-    "relearn_interval": 5,
     "output_dir": "outputs/image_text_sample_run",
 }
 
 
 def defaults(chosen: argparse.Namespace) -> dict[str, Any]:
     """What the flags' defaults are, for the data and the preset chosen."""
-    return {**(IMAGE_TEXT if chosen.dataset_name else SAMPLE), **PRESETS[chosen.preset]}
+    return {**(IMAGE_TEXT if chosen.dataset_name else SAMPLE), **preset_defaults(chosen)}
 
 
 def main() -> None:

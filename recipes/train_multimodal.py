@@ -22,7 +22,6 @@ from typing import Any, ClassVar
 
 from hf_relearn import RelearnTrainingArguments
 from hf_relearn.experiments import (
-    PRESETS,
     Experiment,
     InputArguments,
     Modality,
@@ -31,6 +30,7 @@ from hf_relearn.experiments import (
     TableArguments,
     find_backbone,
     parse_recipe_arguments,
+    preset_defaults,
     read_pairs,
     run_or_compare,
     show_progress,
@@ -98,7 +98,6 @@ MULTIMODAL: dict[str, Any] = {
     "spectrogram_size": [64, 64],
     "audio_seconds": 1.0,
     "image_flip": 0.0,
-    "relearn_interval": 3,
     "diagnosis_interval": 1,
     "eval_strategy": "epoch",
     "save_strategy": "epoch",
@@ -110,7 +109,7 @@ MULTIMODAL: dict[str, Any] = {
 
 def defaults(chosen: argparse.Namespace) -> dict[str, Any]:
     """What the flags' defaults are, for the preset chosen."""
-    return {**MULTIMODAL, **PRESETS[chosen.preset]}
+    return {**MULTIMODAL, **preset_defaults(chosen)}
 
 
 def main() -> None:

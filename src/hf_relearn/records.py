@@ -5,16 +5,14 @@ import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from hf_relearn.files import whole_file
 from hf_relearn.method import ModalityDiagnosis
-
-if TYPE_CHECKING:
-    from hf_relearn.relearning.diagnoser import Diagnoser, Verdict
 
 HISTORY_FILE = "relearn_history.jsonl"
 
@@ -22,12 +20,13 @@ HISTORY_FILE = "relearn_history.jsonl"
 def read_history(folder: str | os.PathLike) -> list[dict[str, Any]]:
     """Read a run's records, oldest first; none if the run has no file yet.
 
-    Each record holds `step`, `epoch`, `kind` (`point`: encoders were moved; `record` and `end`: diagnosis only),
-    `train_size`, `diagnosis_size`, `num_classes`, `streamed` (part -> samples that were read from the beginning of a
-    stream, among which the diagnosed ones are), `seconds`, `kmeans_seconds` and, under `modalities`, per modality
-    `train_purity`, `val_purity`, `train_chance_purity`, `val_chance_purity`, `gap`, `diagnosed_alpha` (None where
-    nothing was diagnosed), `train_size` and `diagnosis_size` (samples of each part that have the modality and were
-    clustered), `alpha` (the strength applied) and `distance` (relative distance moved). A record of the kind
+    Each record holds the fields of a `Point`: `step`, `epoch`, `kind`, `estimator`, `train_size`, `diagnosis_size`,
+    `num_classes`, `streamed`, `seconds`, `estimator_seconds` and `share_of_epoch`. Under `modalities` each modality
+    has `train_separability`, `val_separability`, `gap`, `standard_error`, `chance`, `separator`, `memorised`,
+    `memorised_error`, or `train_purity`, `val_purity`, `train_chance_purity`, `val_chance_purity` and `gap`, by the
+    estimator; `train_head_accuracy` and `val_head_accuracy` if the model has uni-modal heads; `train_size` and
+    `diagnosis_size` (samples that have the modality); `diagnosed_alpha`, `alpha` (the strength applied) and
+    `distance`. What was not measured is None; `skipped` says why a modality was left out. A record of the kind
     `settings` says at which step the run was resumed with other settings: it holds `changed`, name of the setting ->
     `{"from": ..., "to": ...}`, and no modalities.
 
@@ -75,43 +74,93 @@ def write_text_atomically(path: Path, text: str) -> None:
         file.write(text.encode("utf-8"))
 
 
-_DIAGNOSED = ("train_purity", "val_purity", "train_chance_purity", "val_chance_purity", "gap")
+# What a diagnosis says of a modality, by the names of the record.
+_DIAGNOSED = (
+    "train_separability",
+    "val_separability",
+    "gap",
+    "standard_error",
+    "chance",
+    "separator",
+    "memorised",
+    "memorised_error",
+    "train_purity",
+    "val_purity",
+    "train_chance_purity",
+    "val_chance_purity",
+)
 
 
-def make_record(
-    step: int,
-    epoch: float | None,
-    kind: str,
-    verdict: "Verdict | None",
-    diagnosed: Mapping[str, ModalityDiagnosis],
-    alphas: Mapping[str, float],
-    moved: Mapping[str, float],
-    diagnoser: "Diagnoser | None",
-) -> dict[str, Any]:
-    """Build a record; `read_history` says what its fields are."""
-    modalities = {}
-    for name, alpha in alphas.items():
-        diagnosis = diagnosed.get(name)
-        modalities[name] = {
-            **{field: getattr(diagnosis, field, None) for field in _DIAGNOSED},
+@dataclass(frozen=True)
+class Point:
+    """A diagnosis in a run, and the re-learning that followed it: one line of the record.
+
+    Attributes:
+        kind: `"start"` (before the first step), `"point"` (a re-learning step, whether or not something moved),
+            `"record"` (a diagnosis only) or `"end"`.
+        step: completed optimizer steps.
+        epoch: completed epochs, broken in the middle of one; None if it is not known.
+        modalities: modalities in the model's order.
+        diagnoses: modality -> diagnosis; a modality whose features were not finite is missing.
+        diagnosed_alphas: modality -> strength that the diagnosis suggests.
+        alphas: modality -> strength applied; empty if the weights stayed.
+        distances: modality -> ||θ_new - θ_old|| / ||θ_old||.
+        head_accuracies: modality -> accuracy of its uni-modal head on training and on held-out samples.
+        num_classes: classes of the diagnosis; None without one.
+        streamed: part -> samples that were read from the beginning of a stream.
+        seconds: of the whole diagnosis.
+        estimator_seconds: of the estimator alone, without the features.
+        share_of_epoch: seconds as a share of the last whole epoch's; None before one has ended.
+    """
+
+    kind: str = "record"
+    step: int = 0
+    epoch: float | None = None
+    modalities: Sequence[str] = ()
+    diagnoses: Mapping[str, ModalityDiagnosis] = field(default_factory=dict)
+    diagnosed_alphas: Mapping[str, float] = field(default_factory=dict)
+    alphas: Mapping[str, float] = field(default_factory=dict)
+    distances: Mapping[str, float] = field(default_factory=dict)
+    head_accuracies: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    num_classes: int | None = None
+    streamed: Mapping[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    estimator_seconds: float = 0.0
+    share_of_epoch: float | None = None
+
+    def record(self) -> dict[str, Any]:
+        """Return the line of the record; `read_history` describes its fields."""
+        return {
+            "step": self.step,
+            "epoch": self.epoch,
+            "kind": self.kind,
+            "seconds": round(self.seconds, 3),
+            "estimator_seconds": round(self.estimator_seconds, 3),
+            "share_of_epoch": self.share_of_epoch and round(self.share_of_epoch, 4),
+            "estimator": next((each.estimator for each in self.diagnoses.values()), None),
+            "train_size": max((each.train_size for each in self.diagnoses.values()), default=0),
+            "diagnosis_size": max((each.val_size for each in self.diagnoses.values()), default=0),
+            "num_classes": self.num_classes,
+            "streamed": dict(self.streamed),
+            "modalities": {name: self._modality(name) for name in self.modalities},
+        }
+
+    def _modality(self, name: str) -> dict[str, Any]:
+        diagnosis = self.diagnoses.get(name)
+        accuracies = self.head_accuracies.get(name, (None, None))
+        values = {
+            **{item: getattr(diagnosis, item, None) for item in _DIAGNOSED},
+            "train_head_accuracy": accuracies[0],
+            "val_head_accuracy": accuracies[1],
             "train_size": diagnosis.train_size if diagnosis else 0,
             "diagnosis_size": diagnosis.val_size if diagnosis else 0,
-            "diagnosed_alpha": getattr(diagnosis, "alpha", None),
-            "alpha": alpha,
-            "distance": moved[name],
+            "diagnosed_alpha": self.diagnosed_alphas.get(name),
+            "alpha": self.alphas.get(name, 0.0),
+            "distance": self.distances.get(name, 0.0),
         }
-    return {
-        "step": step,
-        "epoch": epoch,
-        "kind": kind,
-        "seconds": round(verdict.seconds, 3) if verdict else 0.0,
-        "kmeans_seconds": round(verdict.kmeans_seconds, 3) if verdict else 0.0,
-        "train_size": max((diagnosis.train_size for diagnosis in diagnosed.values()), default=0),
-        "diagnosis_size": max((diagnosis.val_size for diagnosis in diagnosed.values()), default=0),
-        "num_classes": diagnoser.num_classes if diagnoser else None,
-        "streamed": diagnoser.streamed if diagnoser else {},
-        "modalities": modalities,
-    }
+        if diagnosis is None and self.diagnoses:
+            values["skipped"] = "features that are not finite"
+        return values
 
 
 def make_settings_record(step: int, epoch: float | None, changed: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -120,30 +169,47 @@ def make_settings_record(step: int, epoch: float | None, changed: Mapping[str, M
 
 
 def log_values(record: Mapping[str, Any]) -> dict[str, float]:
-    """The record as flat values for `log_history` and trackers: `relearn/<modality>/<value>`."""
+    """Return the numbers of a record for `log_history` and trackers: `relearn/<modality>/<value>`."""
     return {
-        f"relearn/{name}/{field}": value
+        f"relearn/{name}/{item}": value
         for name, values in record["modalities"].items()
-        for field, value in values.items()
-        if value is not None
+        for item, value in values.items()
+        if value is not None and not isinstance(value, str)
     }
 
 
 def describe_record(record: Mapping[str, Any]) -> Iterator[str]:
-    """One readable line per modality."""
+    """Yield one readable line per modality."""
+    width = max(map(len, record["modalities"]), default=0)
     for name, values in record["modalities"].items():
-        line = f"[epoch {record['epoch']:g}, step {record['step']}] {name}: "
-        if values["train_purity"] is not None:
-            line += (
-                f"purity {values['train_purity']:.3f} training / {values['val_purity']:.3f} held out "
-                f"(chance {values['train_chance_purity']:.3f} / {values['val_chance_purity']:.3f}), "
-                f"gap {values['gap']:.3f}, diagnosed α {values['diagnosed_alpha']:.3f}"
-            )
-        else:
-            line += "not diagnosed"
+        when = "start" if record["kind"] == "start" else f"epoch {record['epoch']:g}"
+        outcome = ""
         if record["kind"] == "point":
-            line += f"; re-learnt with α {values['alpha']:.3f}, moved by {values['distance']:.1%} of its norm"
-        yield line
+            moved = values["alpha"] > 0
+            outcome = f": re-learnt (α {_short(values['alpha'])})" if moved else ": kept"
+        yield f"[{when}, step {record['step']}] {name:<{width}}  {_finding(values)}{outcome}"
+
+
+def _finding(values: Mapping[str, Any]) -> str:
+    if values.get("train_separability") is not None:
+        return (
+            f"separability {_short(values['train_separability'])} train "
+            f"{_short(values['val_separability'])} held out  "
+            f"gap {_short(values['gap'])} ± {_short(values['standard_error'])}  "
+            f"memorised {values['memorised']:.0%} ± {values['memorised_error']:.0%}"
+        )
+    if values.get("train_purity") is not None:
+        return (
+            f"purity {_short(values['train_purity'])} train {_short(values['val_purity'])} held out "
+            f"(chance {_short(values['train_chance_purity'])} {_short(values['val_chance_purity'])})  "
+            f"gap {_short(values['gap'])}"
+        )
+    return f"not diagnosed: {values['skipped']}" if values.get("skipped") else "not diagnosed"
+
+
+def _short(value: float) -> str:
+    """Two decimals without the zero before the point."""
+    return f"{value:.2f}".replace("0.", ".", 1)
 
 
 Record = Mapping[str, Any]

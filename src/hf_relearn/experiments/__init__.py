@@ -1,6 +1,6 @@
 """Floor 5: what the recipes share, from flags to report."""
 
-from hf_relearn.experiments.arguments import PRESETS, RunArguments
+from hf_relearn.experiments.arguments import PRESETS, RunArguments, preset_defaults
 from hf_relearn.experiments.arms import compare_arms, run_or_compare
 from hf_relearn.experiments.modalities import Modality
 from hf_relearn.experiments.model_arguments import InputArguments, ModelArguments, find_backbone, read_pairs
@@ -20,6 +20,7 @@ __all__ = [
     "compare_arms",
     "find_backbone",
     "parse_recipe_arguments",
+    "preset_defaults",
     "read_pairs",
     "run_experiment",
     "run_or_compare",

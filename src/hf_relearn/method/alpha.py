@@ -1,28 +1,54 @@
-"""The strength α of a re-learning: computed from a gap, or set as a constant."""
+"""The strength α of a re-learning step: gated, computed from the gap, or set as a constant."""
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
+
+StrengthRule = Literal["gate", "gap"]
+STRENGTH_RULES = ("gate", "gap")
 
 
 def learning_state_alpha(gap: float, relearn_lambda: float = 3.0) -> float:
-    """Strength of the re-learning for a purity gap: alpha = tanh(lambda * |gap|).
+    """Compute the strength of a purity gap: α = tanh(λ·|gap|) (arXiv 2407.09705, section 3.2).
 
     Args:
         gap: difference of the two parts' purities; its sign makes no difference.
-        relearn_lambda: lambda, >= 0.
+        relearn_lambda: λ, at least 0.
 
     Returns:
         A number in [0, 1].
 
     Raises:
-        ValueError: the gap is not finite, or lambda is negative or not finite.
+        ValueError: the gap is not finite, or λ is negative or not finite.
     """
     if not math.isfinite(gap):
         raise ValueError(f"the purity gap must be a finite number, but is {gap}")
     if not (math.isfinite(relearn_lambda) and relearn_lambda >= 0):
         raise ValueError(f"relearn_lambda must be a finite number >= 0, but is {relearn_lambda}")
     return math.tanh(float(relearn_lambda) * abs(float(gap)))
+
+
+def gate_alpha(
+    memorised: float,
+    memorised_error: float,
+    *,
+    threshold: float = 0.3,
+    alpha: float = 0.9,
+    num_errors: float = 2.0,
+) -> float:
+    """Re-learn a modality only if it has surely memorised.
+
+    Args:
+        memorised: share of the training separability above chance that held-out samples lack, 0 or more.
+        memorised_error: standard error of `memorised`.
+        threshold: the share above which a modality counts as memorised.
+        alpha: strength for a modality that has memorised.
+        num_errors: standard errors by which the share has to exceed the threshold.
+
+    Returns:
+        `alpha` if `memorised - num_errors * memorised_error > threshold`, else 0.
+    """
+    return alpha if memorised - num_errors * memorised_error > threshold else 0.0
 
 
 def parse_alpha(alpha: str | float | Mapping[str, float] | None) -> float | dict[str, float] | None:
@@ -50,22 +76,24 @@ def parse_alpha(alpha: str | float | Mapping[str, float] | None) -> float | dict
 
 
 def constant_alphas(alpha: Any, modalities: Sequence[str]) -> dict[str, float] | None:
-    """The constant strength of each modality, or None where strengths are diagnosed.
+    """Give each modality its constant strength, or None if strengths are diagnosed.
+
+    A modality that is not named is left alone: its strength is 0.
 
     Raises:
-        ValueError: if strengths are given per modality, but not for exactly these modalities.
+        ValueError: if a strength is given for a modality that is not re-learnt.
     """
     parsed = parse_alpha(alpha)
     if parsed is None:
         return None
     if isinstance(parsed, float):
         return dict.fromkeys(modalities, parsed)
-    if set(parsed) != set(modalities):
+    if unknown := sorted(set(parsed) - set(modalities)):
         raise ValueError(
-            f"--relearn_alpha gives strengths for {', '.join(parsed)}, but the re-learnt modalities are "
-            f"{', '.join(modalities)}: name each of them once"
+            f"--relearn_alpha gives a strength for {', '.join(unknown)}, but the re-learnt modalities are "
+            f"{', '.join(modalities)}"
         )
-    return {name: parsed[name] for name in modalities}
+    return {name: parsed.get(name, 0.0) for name in modalities}
 
 
 def _strength(alpha: float) -> float:

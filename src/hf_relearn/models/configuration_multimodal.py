@@ -177,6 +177,10 @@ class ModalityConfig:
         return {**settings, "backbone_config": backbone}
 
 
+# Weight of the uni-modal heads by the name of a training preset.
+UNIMODAL_LOSS_WEIGHTS = {"balanced": 1.0, "paper": 0.0, "heads": 1.0}
+
+
 class MultimodalConfig(PreTrainedConfig):
     """Configuration of `MultimodalModel` and `MultimodalForClassification`.
 

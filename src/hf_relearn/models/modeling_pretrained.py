@@ -11,7 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, logging
 
-from .configuration_multimodal import CUSTOM_FUSION, MultimodalConfig
+from .configuration_multimodal import CUSTOM_FUSION, UNIMODAL_LOSS_WEIGHTS, MultimodalConfig
 from .modeling_backbones import load_backbones
 from .modeling_fusion import CustomFusion, FusionModule, LowRankFusion
 from .modeling_fusion_tokens import BottleneckFusion
@@ -187,6 +187,7 @@ class MultimodalPreTrainedModel(SafeWeightsMixin, PreTrainedModel):
         fusion: str | FusionModule = "concat",
         modality_options: Mapping[str, Mapping[str, Any]] | None = None,
         backbone_kwargs: Mapping[str, Any] | None = None,
+        preset: str | None = None,
         **config_kwargs: Any,
     ):
         """Build a fusion model from backbones.
@@ -204,6 +205,8 @@ class MultimodalPreTrainedModel(SafeWeightsMixin, PreTrainedModel):
             backbone_kwargs: passed to `AutoModel.from_pretrained` (`revision`, `token`, ...); `dtype` (float32 by
                 default) and `attn_implementation` reach backbones with random weights, too. Weights are read from
                 safetensors files; `use_safetensors=False` reads others.
+            preset: `"balanced"`, `"paper"` or `"heads"`, as `RelearnTrainingArguments.from_preset` takes it; sets
+                `unimodal_loss_weight` unless that is given.
             **config_kwargs: fields of `MultimodalConfig`, such as `id2label` or `unimodal_loss_weight`.
 
         Returns:
@@ -217,6 +220,10 @@ class MultimodalPreTrainedModel(SafeWeightsMixin, PreTrainedModel):
             TypeError: for a backbone that is nothing of what is named above.
             OSError: if a Hub id or folder holds no model.
         """
+        if preset is not None:
+            if preset not in UNIMODAL_LOSS_WEIGHTS:
+                raise ValueError(f"there is no preset {preset!r}: choose one of {', '.join(UNIMODAL_LOSS_WEIGHTS)}")
+            config_kwargs.setdefault("unimodal_loss_weight", UNIMODAL_LOSS_WEIGHTS[preset])
         loaded, modalities = load_backbones(backbones, modality_options or {}, backbone_kwargs or {})
         module = None if isinstance(fusion, str) else fusion
         name = fusion if isinstance(fusion, str) else CUSTOM_FUSION

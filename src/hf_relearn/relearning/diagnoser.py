@@ -3,7 +3,6 @@
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -12,7 +11,10 @@ from torch import nn
 from transformers import TrainingArguments
 
 from hf_relearn.method import ModalityDiagnosis, diagnose, stratified_indices
-from hf_relearn.relearning.features import FeatureFunction, extract_features, without_augmentation
+from hf_relearn.method.samples import diagnosed_rows
+from hf_relearn.method.tensors import is_sharded
+from hf_relearn.records import Point
+from hf_relearn.relearning.features import FeatureFunction, PartFeatures, extract_features, without_augmentation
 from hf_relearn.relearning.labels import dataset_labels, first_rows, is_stream, label_names
 from hf_relearn.relearning.processes import by_first_process
 from hf_relearn.relearning.settings import RelearnSettings
@@ -20,41 +22,8 @@ from hf_relearn.relearning.settings import RelearnSettings
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class PartFeatures:
-    """Features of one part: modality -> (n, d) float32 (empty but on the first process), and labels (n,).
-
-    `present` maps modalities to (n,) bool, False for samples without this modality, whose features mean nothing; a
-    modality that is not named there is one that all samples have.
-    """
-
-    features: Mapping[str, np.ndarray]
-    labels: np.ndarray
-    present: Mapping[str, np.ndarray] = field(default_factory=dict)
-
-    def having(self, modality: str) -> np.ndarray:
-        """Rows of the samples that have a modality."""
-        return np.flatnonzero(self.present.get(modality, np.ones(len(self.labels), dtype=bool)))
-
-    def with_gaps(self) -> dict[str, np.ndarray]:
-        """Modality -> features, NaN in the rows of samples that lack it, as figures leave them out."""
-        return {
-            name: np.where(self.present[name][:, None], values, np.nan) if name in self.present else values
-            for name, values in self.features.items()
-        }
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What a diagnosis gave: per modality, and the seconds that it and its clustering took."""
-
-    modalities: Mapping[str, ModalityDiagnosis]
-    seconds: float
-    kmeans_seconds: float
-
-
 class Diagnoser:
-    """Diagnoses a model on a training part and a diagnosing part, in the same way each time.
+    """Diagnose a model on a training part and a held-out part, in the same way each time.
 
     Args:
         feature_function: (model, batch) -> modality -> (batch, d) tensor, or a pair of it and (batch,) bool, False
@@ -62,10 +31,11 @@ class Diagnoser:
         train_dataset, diagnosis_dataset: the two parts, map-style; of a stream the first `diagnosis_max_samples` (or
             2048) samples are read at once and kept in memory.
         collate_fn: rows -> batch; if it has `without_augmentation()`, that is used, and its `label_column`, if any.
-        settings: `diagnosis_sampling`, `diagnosis_max_samples`, `diagnosis_n_init`, `relearn_lambda`.
+        settings: the `diagnosis_` fields and `relearn_lambda`.
         args: batch size, device, processes, workers, seed.
         num_classes: clusters of the K-means; None counts the classes of both parts.
         modalities: those to diagnose; None for all that the feature function gives.
+        heads: model -> modality -> linear head on its features, if the model has uni-modal heads.
 
     Attributes:
         streamed: part -> number of samples that were read from the beginning of a stream; empty without streams.
@@ -84,6 +54,7 @@ class Diagnoser:
         args: TrainingArguments,
         num_classes: int | None = None,
         modalities: list[str] | None = None,
+        heads: Callable[[nn.Module], Mapping[str, nn.Module]] | None = None,
     ):
         self.feature_function = feature_function
         self.parts, self.streamed = _materialised(
@@ -94,37 +65,43 @@ class Diagnoser:
         self.args = args
         self._num_classes = num_classes
         self.modalities = modalities
-        # Read at once, so that what is wrong with them shows before training, not at the first point.
+        self.heads = heads
+        # Read at once, so that what is wrong with them shows before training, not at the first diagnosis.
         self.labels = {part: self._read_labels(part) for part in self.parts}
+        train_rows, held_out_rows = diagnosed_rows(
+            self.labels["training"],
+            self.labels["diagnosing"],
+            estimator=settings.diagnosis_estimator,  # type: ignore[arg-type]
+            sampling=settings.diagnosis_sampling,  # type: ignore[arg-type]
+            max_samples=settings.diagnosis_max_samples,
+            seed=args.seed,
+        )
+        self.indices = {"training": train_rows, "diagnosing": held_out_rows}
 
     @cached_property
     def num_classes(self) -> int:
         """Number of classes, and so of clusters."""
-        return self._num_classes or len(np.unique(np.concatenate(list(self.labels.values()))))
+        labels = np.concatenate([labels[self.indices[part]] for part, labels in self.labels.items()])
+        return self._num_classes or len(np.unique(labels))
 
-    @cached_property
-    def indices(self) -> dict[str, np.ndarray]:
-        """The samples of each part that are looked at: the same at every point."""
-        bound = self.settings.diagnosis_max_samples
-        sizes = {part: min(len(labels), bound or len(labels)) for part, labels in self.labels.items()}
-        if self.settings.diagnosis_sampling == "matched":
-            sizes["training"] = min(sizes.values())
-        return {
-            part: stratified_indices(labels, sizes[part], self.args.seed)
-            if sizes[part] < len(labels)
-            else np.arange(len(labels))
-            for part, labels in self.labels.items()
-        }
+    def features(self, model: nn.Module, evaluated: PartFeatures | None = None) -> dict[str, PartFeatures]:
+        """Extract both parts' features, keyed `"training"` and `"diagnosing"`; call it on every process.
 
-    def features(self, model: nn.Module) -> dict[str, PartFeatures]:
-        """Extract both parts' features, keyed `"training"` and `"diagnosing"`; call it on every process."""
+        Args:
+            model: in any mode.
+            evaluated: features of all held-out samples with the present weights, if an evaluation has just seen them.
+        """
         parts = {}
         for part, dataset in self.parts.items():
+            rows = self.indices[part]
+            if part == "diagnosing" and evaluated is not None:
+                parts[part] = self._chosen(evaluated, rows)
+                continue
             features, present = extract_features(
                 model,
                 self.feature_function,
                 dataset,
-                self.indices[part].tolist(),
+                rows.tolist(),
                 self.collate_fn,
                 batch_size=self.args.per_device_eval_batch_size,
                 device=self.args.device,
@@ -136,23 +113,43 @@ class Diagnoser:
                 progress=not self.args.disable_tqdm,
             )
             kept = {name: features[name] for name in features if self.modalities is None or name in self.modalities}
-            parts[part] = PartFeatures(kept, self.labels[part][self.indices[part]], present)
+            parts[part] = PartFeatures(kept, self.labels[part][rows], present)
         return parts
 
-    def __call__(self, model: nn.Module) -> Verdict:
-        """Diagnose a model; call it on every process. The first clusters, and all get its verdict.
+    def _chosen(self, evaluated: PartFeatures, rows: np.ndarray) -> PartFeatures:
+        names = [name for name in evaluated.features if self.modalities is None or name in self.modalities]
+        return PartFeatures(
+            {name: evaluated.features[name][rows] for name in names},
+            self.labels["diagnosing"][rows],
+            {name: having[rows] for name, having in evaluated.present.items()},
+        )
+
+    def __call__(self, model: nn.Module, evaluated: PartFeatures | None = None) -> Point:
+        """Diagnose a model; call it on every process. The first one judges, and all get the same diagnosis.
+
+        Args:
+            model: in any mode.
+            evaluated: as `features` takes it.
 
         Raises:
-            NonFiniteFeaturesError: on every process, if features are NaN or infinite.
             ValueError: on every process, if the diagnosis is impossible.
             Exception: on every process, what failed on one of them.
         """
         start = time.perf_counter()
-        parts = self.features(model)
+        parts = self.features(model, evaluated)
         extracted = time.perf_counter()
-        modalities = by_first_process(lambda: self.judge(parts), self.args)
+        diagnoses, accuracies = by_first_process(
+            lambda: (self.judge(parts), self._accuracies(model, parts)), self.args
+        )
         end = time.perf_counter()
-        return Verdict(modalities, seconds=end - start, kmeans_seconds=end - extracted)
+        return Point(
+            diagnoses=diagnoses,
+            head_accuracies=accuracies,
+            num_classes=self.num_classes,
+            streamed=self.streamed,
+            seconds=end - start,
+            estimator_seconds=end - extracted,
+        )
 
     def _read_labels(self, part: str) -> np.ndarray:
         try:
@@ -160,11 +157,28 @@ class Diagnoser:
         except ValueError as error:
             raise ValueError(f"the {part} part cannot be diagnosed: {error}") from error
 
+    def _accuracies(self, model: nn.Module, parts: Mapping[str, PartFeatures]) -> dict[str, tuple[float, float]]:
+        """Accuracy of each uni-modal head on both parts; empty if there are no heads, or they are sharded."""
+        heads = self.heads(model) if self.heads is not None else {}
+        accuracies = {}
+        for name, head in heads.items():
+            weights = {key: value.detach().float().cpu() for key, value in head.named_parameters()}
+            if name not in parts["training"].features or any(map(is_sharded, head.parameters())):
+                continue
+            both = []
+            for part in parts.values():
+                rows = part.having(name)
+                logits = part.features[name][rows] @ weights["weight"].numpy().T + weights["bias"].numpy()
+                both.append(float(np.mean(logits.argmax(axis=1) == part.labels[rows])))
+            accuracies[name] = (both[0], both[1])
+        return accuracies
+
     def judge(self, parts: Mapping[str, PartFeatures]) -> dict[str, ModalityDiagnosis]:
         """Diagnose features that `features` gave, on the process that has them: modality -> diagnosis.
 
+        A modality with features that are not finite is missing.
+
         Raises:
-            NonFiniteFeaturesError: if features are NaN or infinite.
             ValueError: if the diagnosis is impossible.
         """
         names = parts["training"].features
@@ -174,13 +188,13 @@ class Diagnoser:
                 "the same modality names in both"
             )
         if all(len(part.having(name)) == len(part.labels) for part in parts.values() for name in part.features):
-            return self._clustered(parts)
+            return self._diagnosed(parts)
         diagnosed: dict[str, ModalityDiagnosis] = {}
         for name in names:  # samples that lack it do not count for a modality
-            diagnosed.update(self._clustered({part: self._only(name, part, parts) for part in parts}))
+            diagnosed.update(self._diagnosed({part: self._only(name, part, parts) for part in parts}))
         return diagnosed
 
-    def _clustered(self, parts: Mapping[str, PartFeatures]) -> dict[str, ModalityDiagnosis]:
+    def _diagnosed(self, parts: Mapping[str, PartFeatures]) -> dict[str, ModalityDiagnosis]:
         return diagnose(
             parts["training"].features,
             parts["training"].labels,
@@ -189,6 +203,8 @@ class Diagnoser:
             self.num_classes,
             relearn_lambda=self.settings.relearn_lambda,
             n_init=self.settings.diagnosis_n_init,
+            estimator=self.settings.diagnosis_estimator,  # type: ignore[arg-type]
+            nonfinite="skip",
         )
 
     def _only(self, modality: str, part: str, parts: Mapping[str, PartFeatures]) -> PartFeatures:
@@ -203,7 +219,7 @@ class Diagnoser:
                 f"no sample of the {part} part that is diagnosed has the modality {modality!r}: give more samples, or "
                 "leave it out of --relearn_modalities"
             )
-        if self.settings.diagnosis_sampling == "matched":
+        if self.settings.diagnosis_estimator == "purity" and self.settings.diagnosis_sampling == "matched":
             size = min(len(each.having(modality)) for each in parts.values())
             if 0 < size < len(rows):
                 rows = rows[stratified_indices(parts[part].labels[rows], size, self.args.seed)]

@@ -3,14 +3,17 @@
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from accelerate.utils import gather, send_to_device
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, SequentialSampler
 from tqdm.auto import tqdm
+from transformers import TrainingArguments
 
 from hf_relearn.method.tensors import is_sharded
 from hf_relearn.relearning.processes import failing_together
@@ -193,3 +196,62 @@ def without_augmentation(collate_fn: Callable[[list], Any]) -> Callable[[list], 
     """A collate function as evaluation needs it: one that cannot leave augmentation out is given back as it is."""
     plain = getattr(collate_fn, "without_augmentation", None)
     return plain() if plain else collate_fn
+
+
+@dataclass(frozen=True)
+class PartFeatures:
+    """Features of one part of the data.
+
+    Attributes:
+        features: modality -> (n, d) float32; empty but on the first process.
+        labels: (n,) integers.
+        present: modality -> (n,) bool, False for samples without this modality, whose features mean nothing; a
+            modality that is not named there is one that all samples have.
+    """
+
+    features: Mapping[str, np.ndarray]
+    labels: np.ndarray
+    present: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def having(self, modality: str) -> np.ndarray:
+        """Return the rows of the samples that have a modality."""
+        return np.flatnonzero(self.present.get(modality, np.ones(len(self.labels), dtype=bool)))
+
+    def with_gaps(self) -> dict[str, np.ndarray]:
+        """Return the features by modality, NaN in the rows of samples that lack it, as figures leave them out."""
+        return {
+            name: np.where(self.present[name][:, None], values, np.nan) if name in self.present else values
+            for name, values in self.features.items()
+        }
+
+
+class EvaluatedFeatures:
+    """Keep the features that the forward passes of an evaluation give, for a diagnosis with the same weights."""
+
+    def __init__(self) -> None:
+        self._batches: dict[str, list[np.ndarray]] = {}
+        self._present: dict[str, list[np.ndarray]] = {}
+
+    def observe(self, outputs: Any, accelerator: Accelerator) -> None:
+        """Take one forward pass of a fusion model."""
+        for kept, values in ((self._batches, outputs.get("features")), (self._present, outputs.get("present"))):
+            for name, value in (values or {}).items():
+                value = value.detach() if value.dtype == torch.bool else value.detach().float()
+                kept.setdefault(name, []).append(accelerator.gather_for_metrics(value).cpu().numpy())
+
+    def finish(self) -> PartFeatures:
+        """Return the features of all samples, in order; they have no labels."""
+        features = {name: np.concatenate(batches) for name, batches in self._batches.items()}
+        present = {name: np.concatenate(batches) for name, batches in self._present.items()}
+        return PartFeatures(features, np.empty(0), present)
+
+
+def shows_held_out_samples(dataloader: DataLoader, dataset: Any, args: TrainingArguments) -> bool:
+    """Whether an evaluation runs the same batches of the held-out samples that a diagnosis would, to the bit."""
+    base = getattr(dataloader, "base_dataloader", dataloader)
+    if dataset is None or getattr(base, "dataset", None) is not dataset or not hasattr(dataset, "__len__"):
+        return False
+    # Several processes fill up the last batches, so that their sizes, and the last bits, would differ.
+    even = args.world_size == 1 or len(dataset) % (args.per_device_eval_batch_size * args.world_size) == 0
+    in_order = isinstance(getattr(base, "sampler", None), SequentialSampler)
+    return even and in_order and args.eval_batch_size == args.per_device_eval_batch_size

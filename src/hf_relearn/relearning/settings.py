@@ -2,16 +2,19 @@
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
-from hf_relearn.method.alpha import parse_alpha
+from hf_relearn.method.alpha import STRENGTH_RULES, parse_alpha
 
 _CHOICES = {
     "relearn_strategy": ("no", "epoch", "steps"),
     "relearn_optimizer_state": ("keep", "reset"),
     "relearn_buffers": ("keep", "interpolate"),
-    "diagnosis_source": ("holdout", "eval"),
+    "diagnosis_estimator": ("separability", "purity"),
     "diagnosis_sampling": ("all", "matched"),
 }
+# Sources of the diagnosing part beside the names of evaluation sets.
+SOURCES = ("auto", "eval", "holdout")
 
 
 @dataclass
@@ -25,27 +28,48 @@ class RelearnSettings:
     relearn_strategy: str = field(
         default="epoch",
         metadata={
-            "help": "Whether re-learning points come every `relearn_interval` epochs ('epoch'), every so many "
-            "optimizer steps ('steps'), or never ('no': joint training by the same code).",
+            "help": "Whether re-learning steps come at the start of an epoch ('epoch'), at any optimizer step "
+            "('steps'), or not at all ('no').",
             "choices": _CHOICES["relearn_strategy"],
+        },
+    )
+    relearn_points: list[float] | None = field(
+        default=None,
+        metadata={
+            "help": "Shares of the planned optimizer steps at which to diagnose and re-learn; unset, 0.25 0.5. "
+            "Give later ones only if enough training follows."
         },
     )
     relearn_interval: int | None = field(
         default=None,
+        metadata={"help": "Epochs or steps between re-learning steps, in place of --relearn_points (the paper: 20)."},
+    )
+    relearn_max_times: int = field(
+        default=3, metadata={"help": "Re-learning steps at most, with --relearn_interval (the paper: 3)."}
+    )
+    relearn_strength: str = field(
+        default="gate",
         metadata={
-            "help": "Epochs or steps between points (the paper: 20 epochs of 90). Unset, the points that "
-            "`relearn_max_times` allows are spread evenly over the run."
+            "help": "How far an encoder moves back: 'gate' moves a modality that has memorised by "
+            "--relearn_gate_alpha and leaves the others alone, 'gap' moves each by tanh(λ·gap) (the paper), and a "
+            "number in [0, 1] moves each by this share."
         },
     )
-    relearn_max_times: int = field(default=3, metadata={"help": "Points at most in one run (the paper: 3)."})
-    relearn_lambda: float = field(
-        default=3.0, metadata={"help": "λ of α = tanh(λ·gap): how strongly a purity gap moves an encoder back."}
+    relearn_gate_threshold: float = field(
+        default=0.3, metadata={"help": "Memorised share above which the gate re-learns a modality."}
     )
+    relearn_gate_errors: float = field(
+        default=2.0, metadata={"help": "Standard errors by which the memorised share has to exceed the threshold."}
+    )
+    relearn_gate_alpha: float = field(
+        default=0.9, metadata={"help": "Strength α with which the gate moves a modality that has memorised."}
+    )
+    relearn_lambda: float = field(default=3.0, metadata={"help": "λ of α = tanh(λ·gap), the strength 'gap'."})
     relearn_alpha: str | None = field(
         default=None,
         metadata={
-            "help": "A constant strength in place of the diagnosed one: a number in [0, 1], or one per modality as "
-            "'audio=0.9,vision=0.5'. Needs no diagnosing part; the diagnosis is still recorded where there is one."
+            "help": "A constant strength per modality in place of --relearn_strength, as 'audio=0.9,vision=0.5' (one "
+            "that is not named stays), or one number for all. A diagnosis is recorded if there are held-out samples."
         },
     )
     relearn_modalities: list[str] | None = field(
@@ -54,65 +78,68 @@ class RelearnSettings:
     relearn_optimizer_state: str = field(
         default="keep",
         metadata={
-            "help": "What becomes of the optimizer's state (momentum) of moved parameters: 'keep' (the paper) or "
-            "'reset'.",
+            "help": "Whether moved parameters keep the optimizer's state (momentum): 'keep' (the paper) or 'reset'.",
             "choices": _CHOICES["relearn_optimizer_state"],
         },
     )
     relearn_buffers: str = field(
         default="keep",
         metadata={
-            "help": "What becomes of buffers such as BatchNorm statistics: 'keep' (the paper) or 'interpolate'.",
+            "help": "Whether buffers such as BatchNorm statistics stay: 'keep' (the paper) or 'interpolate'.",
             "choices": _CHOICES["relearn_buffers"],
         },
     )
-    diagnosis_source: str = field(
-        default="holdout",
+    relearn_final: bool = field(
+        default=False,
         metadata={
-            "help": "Where the diagnosing part comes from: 'holdout' takes `diagnosis_fraction` out of the training "
-            "set (the paper), 'eval' is the evaluation set, which costs no training data. Never the test set.",
-            "choices": _CHOICES["diagnosis_source"],
+            "help": "After training, move each encoder as far back towards its initial weights as the evaluation set "
+            "likes best, 0 included; for pretrained encoders. One evaluation per tried strength."
+        },
+    )
+    diagnosis_estimator: str = field(
+        default="separability",
+        metadata={
+            "help": "How separable the classes are in a modality's features: leave-one-out 'separability' with a "
+            "standard error, or K-means 'purity' (the paper).",
+            "choices": _CHOICES["diagnosis_estimator"],
+        },
+    )
+    diagnosis_source: str = field(
+        default="auto",
+        metadata={
+            "help": "The held-out samples of a diagnosis: 'eval' is the evaluation set, 'holdout' takes "
+            "`diagnosis_fraction` out of the training set (the paper), 'auto' is the evaluation set if there is one, "
+            "else a part held out if a strength needs it; or the name of one of several evaluation sets. Not the "
+            "test set."
         },
     )
     diagnosis_fraction: float = field(
         default=0.1,
-        metadata={
-            "help": "Share of the training set held out by 'holdout', stratified by label and seeded by --seed. It "
-            "is held out under relearn_strategy 'no' too, so that both train on the same samples. 0 holds out none."
-        },
+        metadata={"help": "Share of the training set that is held out, stratified by label and seeded by --seed."},
     )
     diagnosis_sampling: str = field(
-        default="matched",
+        default="all",
         metadata={
-            "help": "How much of the training part is diagnosed: 'all' of it (the paper), or a stratified sample of "
-            "the diagnosing part's size ('matched'), which is cheaper and free of the bias that purity has for "
-            "small parts with many classes.",
+            "help": "Training samples that purity looks at: 'all' (the paper), or as many as are held out "
+            "('matched'). Separability chooses by itself.",
             "choices": _CHOICES["diagnosis_sampling"],
         },
     )
     diagnosis_max_samples: int | None = field(
         default=None,
         metadata={
-            "help": "Samples of each part at most, stratified; unset, no bound. Of a part that is a stream, the first "
+            "help": "Samples of each part at most, stratified; unset, no bound. Of a stream, the first "
             "so many samples (unset, 2048), which are kept in memory."
         },
     )
     diagnosis_n_init: int = field(
-        default=1, metadata={"help": "K-means starts of a clustering, of which the best counts (the paper: 1)."}
+        default=1, metadata={"help": "K-means starts of a purity, of which the best counts (the paper: 1)."}
     )
     diagnosis_interval: int = field(
         default=0,
         metadata={
             "help": "Diagnose every so many epochs and at the end too, for the record and the figures only (0: at "
-            "the points only)."
-        },
-    )
-    diagnosis_return: bool = field(
-        default=False,
-        metadata={
-            "help": "After the last point let the held-out diagnosing part join training: from then on each epoch "
-            "draws as many samples as before from both parts, and a diagnosis for the record (`diagnosis_interval`) "
-            "looks at samples that were trained on."
+            "the start and at re-learning steps only)."
         },
     )
 
@@ -128,12 +155,50 @@ class RelearnSettings:
         for name, lowest in (("diagnosis_n_init", 1), ("diagnosis_interval", 0)):
             if getattr(self, name) < lowest:
                 raise ValueError(f"--{name} is {getattr(self, name)}, but it is at least {lowest}")
-        if not 0 <= self.relearn_lambda < math.inf:
-            raise ValueError(f"--relearn_lambda is {self.relearn_lambda}, but it is a finite number of at least 0")
+        for name in ("relearn_lambda", "relearn_gate_errors"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"--{name} is {getattr(self, name)}, but it is a finite number of at least 0")
+        for name in ("relearn_gate_threshold", "relearn_gate_alpha"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"--{name} is {getattr(self, name)}, but it is a number in [0, 1]")
         if not 0 <= self.diagnosis_fraction < 1:
             raise ValueError(f"--diagnosis_fraction is {self.diagnosis_fraction}, but it is a share in [0, 1)")
-        if self.diagnosis_return and self.diagnosis_source == "eval":
-            raise ValueError(
-                "--diagnosis_return cannot give the evaluation set to training: use --diagnosis_source holdout"
-            )
+        if wrong := [share for share in self.relearn_points or [] if not 0 < share < 1]:
+            raise ValueError(f"--relearn_points holds {wrong[0]}, but each is a share of the run between 0 and 1")
+        if self.relearn_points and self.relearn_interval is not None:
+            raise ValueError("--relearn_points and --relearn_interval both say when to re-learn: give one of them")
         parse_alpha(self.relearn_alpha)
+        if self.constant_strength is None and self.relearn_strength not in STRENGTH_RULES:
+            raise ValueError(
+                f"--relearn_strength is {self.relearn_strength!r}: choose gate or gap, or a number in [0, 1]"
+            )
+        if self.gated and self.relearn_strategy != "no" and self.diagnosis_estimator != "separability":
+            raise ValueError(
+                "--relearn_strength gate needs --diagnosis_estimator separability, which has a standard error; with "
+                "purity use --relearn_strength gap"
+            )
+
+    @property
+    def constant_strength(self) -> Any:
+        """What `constant_alphas` reads, or None if strengths follow from diagnoses."""
+        if self.relearn_alpha is not None:
+            return self.relearn_alpha
+        try:
+            return parse_alpha(self.relearn_strength)
+        except ValueError:
+            return None
+
+    @property
+    def gated(self) -> bool:
+        """Whether only modalities that have memorised are re-learnt."""
+        return self.constant_strength is None and self.relearn_strength == "gate"
+
+    @property
+    def needs_diagnosis(self) -> bool:
+        """Whether a run by these settings cannot do without held-out samples."""
+        return self.relearn_strategy != "no" and self.constant_strength is None
+
+    @property
+    def wants_diagnosis(self) -> bool:
+        """Whether a run by these settings diagnoses if it has held-out samples."""
+        return self.relearn_strategy != "no" or self.diagnosis_interval > 0

@@ -3,7 +3,7 @@
 from hf_relearn.records import HISTORY_FILE, read_history
 from hf_relearn.relearning.callback import RelearnCallback
 from hf_relearn.relearning.settings import RelearnSettings
-from hf_relearn.training.arguments import RelearnTrainingArguments
+from hf_relearn.training.arguments import PRESETS, RelearnTrainingArguments
 from hf_relearn.training.batches import MultimodalCollator
 from hf_relearn.training.checkpoints import last_checkpoint
 from hf_relearn.training.metrics import classification_metrics, load_metric
@@ -11,6 +11,7 @@ from hf_relearn.training.trainer import MultimodalRelearnTrainer
 
 __all__ = [
     "HISTORY_FILE",
+    "PRESETS",
     "MultimodalCollator",
     "MultimodalRelearnTrainer",
     "RelearnCallback",

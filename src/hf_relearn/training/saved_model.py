@@ -9,8 +9,8 @@ from typing import Any
 from torch import nn
 
 from hf_relearn.method import DiagnosisWarning, ModalityDiagnosis, linear_probe_accuracy
-from hf_relearn.relearning.diagnoser import Diagnoser, PartFeatures
-from hf_relearn.relearning.features import multimodal_features
+from hf_relearn.relearning.diagnoser import Diagnoser
+from hf_relearn.relearning.features import PartFeatures, multimodal_features
 from hf_relearn.training.arguments import RelearnTrainingArguments
 from hf_relearn.training.batches import MultimodalCollator
 
@@ -77,6 +77,8 @@ def diagnose_saved_model(
             seed=seed,
             use_cpu=use_cpu,
             disable_tqdm=not progress,
+            relearn_strength="gap",
+            diagnosis_estimator="purity",
             diagnosis_sampling=sampling,
             diagnosis_max_samples=max_samples,
             diagnosis_n_init=n_init,

@@ -15,7 +15,13 @@ from hf_relearn.cards.trainer_card import ModelCardCallback, write_model_card
 from hf_relearn.models import MultimodalProcessor
 from hf_relearn.relearning.callback import RelearnCallback
 from hf_relearn.relearning.diagnoser import Diagnoser, PartFeatures
-from hf_relearn.relearning.features import multimodal_features, without_augmentation
+from hf_relearn.relearning.features import (
+    EvaluatedFeatures,
+    multimodal_features,
+    preserved_random_state,
+    shows_held_out_samples,
+    without_augmentation,
+)
 from hf_relearn.relearning.labels import is_stream, label_names
 from hf_relearn.relearning.settings import RelearnSettings
 from hf_relearn.training.arguments import RelearnTrainingArguments
@@ -27,7 +33,7 @@ from hf_relearn.training.checkpoints import (
     last_checkpoint,
     reload_weights,
 )
-from hf_relearn.training.data_parts import ReturningDataset, ReturningSampler, divide, return_epoch, with_return
+from hf_relearn.training.data_parts import divide
 from hf_relearn.training.metrics import classification_metrics
 from hf_relearn.training.modality_accuracy import ModalityEvaluation, makes_ablations
 from hf_relearn.training.parameter_groups import divide_parameter_groups, freeze_parameters, trained_learning_rates
@@ -49,7 +55,8 @@ class MultimodalRelearnTrainer(PushingTrainer):
         args: `RelearnTrainingArguments`; it says when and how.
         data_collator: None makes a `MultimodalCollator` of the processor. A collator with `without_augmentation()`
             augments training batches only.
-        diagnosis_dataset: the diagnosing part. None takes it from where `args.diagnosis_source` says.
+        diagnosis_dataset: the held-out samples of a diagnosis. None takes them from where `args.diagnosis_source`
+            says.
         compute_metrics: None computes accuracy, macro and weighted F1.
 
     Evaluation also reports `unimodal_<modality>_accuracy`: that of the uni-modal head, or of a linear probe fitted on
@@ -97,7 +104,6 @@ class MultimodalRelearnTrainer(PushingTrainer):
             raise ValueError(
                 "--learning_rates sets up the Trainer's optimizer: give rates in the optimizer of your own"
             )
-        train_dataset = with_return(args, train_dataset, diagnosis_dataset)
         self._label_columns = label_names(data_collator)
         if model is not None:
             self._prepare_model(model, args)
@@ -122,8 +128,10 @@ class MultimodalRelearnTrainer(PushingTrainer):
             settings=args.relearn_settings(),
             train_dataset=self._training_part,
             collate_fn=self.data_collator,
+            heads=lambda model: getattr(self.accelerator.unwrap_model(model), "unimodal_heads", {}),
             log=self.log,
         )
+        self._evaluated: EvaluatedFeatures | None = None
         self.add_callback(self.relearn_callback)
         self.add_callback(EpochCallback())
         self.add_callback(ModelCardCallback(self.create_model_card))
@@ -172,16 +180,6 @@ class MultimodalRelearnTrainer(PushingTrainer):
             divide_parameter_groups(optimizer, target, self.args.learning_rates)
         return optimizer
 
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> torch.utils.data.Sampler | None:
-        dataset = train_dataset if train_dataset is not None else self.train_dataset
-        if isinstance(dataset, SeededBatches):
-            dataset = dataset.dataset
-        if not isinstance(dataset, ReturningDataset):
-            return super()._get_train_sampler(dataset)
-        seed = self.args.data_seed if self.args.data_seed is not None else self.args.seed
-        epoch = return_epoch(self.args, len(dataset), self._train_batch_size)
-        return ReturningSampler(dataset.train_size, dataset.diagnosis_size, epoch, seed)
-
     def get_train_dataloader(self) -> DataLoader:
         """The Trainer's, with batches whose random draws are seeded by batch, where rows have numbers."""
         dataset, collator = self.train_dataset, self.data_collator
@@ -224,14 +222,28 @@ class MultimodalRelearnTrainer(PushingTrainer):
             inputs = {**inputs, "output_ablations": True}
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
         self.unimodal.observe(outputs, labels, training=model.training, accelerator=self.accelerator)
+        if self._evaluated is not None and not model.training:
+            self._evaluated.observe(outputs, self.accelerator)
         return (loss, outputs) if return_outputs else loss
 
-    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+    def evaluation_loop(self, dataloader: DataLoader, *args: Any, **kwargs: Any) -> Any:
         prefix = kwargs.get("metric_key_prefix", "eval")
         self.unimodal.begin()
-        output = super().evaluation_loop(*args, **kwargs)
+        if self.is_in_train and shows_held_out_samples(dataloader, self.diagnosis_dataset, self.args):
+            self._evaluated = EvaluatedFeatures()
+        # Seeded as a diagnosis is, and without a trace in the random generators of training.
+        with preserved_random_state(self.args.seed):
+            output = super().evaluation_loop(dataloader, *args, **kwargs)
+        if self._evaluated is not None:
+            self.relearn_callback.evaluated = (self.state.global_step, self._evaluated.finish())
+            self._evaluated = None
         found = {f"{prefix}_{name}": value for name, value in self.unimodal.finish().items()}
         return output._replace(metrics={**(output.metrics or {}), **found})
+
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
+        norm = super()._clip_grad_norm(model)
+        self.relearn_callback.observe_gradient_norm(norm)
+        return norm
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """Train as `Trainer.train` does.
@@ -262,7 +274,7 @@ class MultimodalRelearnTrainer(PushingTrainer):
     def _settings_of_trial(self) -> RelearnSettings:
         settings, divided_by = self.args.relearn_settings(), self.relearn_callback.settings
         settings.check()
-        for name in ("diagnosis_source", "diagnosis_fraction", "diagnosis_return"):
+        for name in ("diagnosis_source", "diagnosis_fraction"):
             if getattr(settings, name) != getattr(divided_by, name):
                 raise ValueError(
                     f"{name} cannot be searched over: the trainer divided the data by {getattr(divided_by, name)!r} "
