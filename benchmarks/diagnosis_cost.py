@@ -106,8 +106,8 @@ def diagnosis_ratios(repeats: int) -> dict[str, float]:
         ratios = []
         for _ in range(repeats):
             diagnose()
-            ratios.append((verdicts[-1].seconds - verdicts[-1].kmeans_seconds) / seconds(evaluate))
-        share = statistics.median(verdict.kmeans_seconds / verdict.seconds for verdict in verdicts[1:])
+            ratios.append((verdicts[-1].seconds - verdicts[-1].estimator_seconds) / seconds(evaluate))
+        share = statistics.median(verdict.estimator_seconds / verdict.seconds for verdict in verdicts[1:])
     return {"diagnosis without K-means / evaluate": statistics.median(ratios), "K-means share of a diagnosis": share}
 
 

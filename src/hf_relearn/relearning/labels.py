@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from accelerate.data_loader import IterableDatasetShard
@@ -56,11 +57,15 @@ def label_names(collate_fn: Callable | None) -> Sequence[str]:
     return LABEL_NAMES if column is None else (column,)
 
 
+# Labels of data sets that had to be visited row by row, as long as these exist.
+_VISITED: WeakKeyDictionary[Any, dict[tuple[str, ...], np.ndarray]] = WeakKeyDictionary()
+
+
 def dataset_labels(dataset: Any, names: Sequence[str] = LABEL_NAMES) -> np.ndarray:
     """Integer labels of a map-style data set, in order.
 
-    A column of a `datasets.Dataset` is read without decoding anything else; the rows of any other data set are
-    visited one by one, and random numbers that they draw leave no trace.
+    A column of a `datasets.Dataset` is read without decoding anything else. The rows of any other data set are
+    visited one by one, once; random numbers that they draw leave no trace.
 
     Args:
         dataset: `datasets.Dataset`, a torch data set of mappings, or a `Subset` of one.
@@ -77,13 +82,16 @@ def dataset_labels(dataset: Any, names: Sequence[str] = LABEL_NAMES) -> np.ndarr
         raise ValueError(
             f"{type(dataset).__name__} is a stream, of which no part can be held out, since its samples are not known "
             "before training has read them: use a map-style data set, diagnose on the evaluation set "
-            "(--diagnosis_source eval), or train without a diagnosis (--diagnosis_fraction 0 with --relearn_alpha or "
+            "(--diagnosis_source eval), or train without a diagnosis (a constant --relearn_strength or "
             "--relearn_strategy no)"
         )
     if len(dataset) == 0:
         raise ValueError("the data set is empty: it has no labels")
-    if isinstance(dataset, Subset) and hasattr(dataset.dataset, "column_names"):
+    if isinstance(dataset, Subset) and not isinstance(dataset.dataset, list):
         return dataset_labels(dataset.dataset, names)[np.asarray(dataset.indices)]
+    visited = _visited_labels(dataset)
+    if tuple(names) in visited:
+        return visited[tuple(names)]
     with preserved_random_state():
         columns = getattr(dataset, "column_names", None)
         if columns is None:
@@ -103,17 +111,28 @@ def dataset_labels(dataset: Any, names: Sequence[str] = LABEL_NAMES) -> np.ndarr
             values = [dataset[index][name] for index in range(len(dataset))]
     if np.ndim(values[0]) == 1:
         raise ValueError(
-            f"the column {name!r} holds several targets per sample (multi-label), but purity, and a stratified part "
-            "of a training set, need one class per sample: train without a diagnosing part (--diagnosis_source "
-            "holdout --diagnosis_fraction 0), with --relearn_strategy no or a constant --relearn_alpha"
+            f"the column {name!r} holds several targets per sample (multi-label), but a diagnosis, and a stratified "
+            "part of a training set, need one class per sample: train with --relearn_strategy no, or with a constant "
+            "--relearn_strength and --diagnosis_source holdout --diagnosis_fraction 0"
         )
     labels = np.asarray(values)
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(
-            f"the column {name!r} holds {labels.dtype} values of shape {labels.shape[1:] or '()'}: purity needs one "
+            f"the column {name!r} holds {labels.dtype} values of shape {labels.shape[1:] or '()'}: a diagnosis needs one "
             "integer class per sample"
         )
-    return labels.astype(np.int64)
+    visited[tuple(names)] = labels.astype(np.int64)
+    return visited[tuple(names)]
+
+
+def _visited_labels(dataset: Any) -> dict[tuple[str, ...], np.ndarray]:
+    """Labels known of a data set that has no columns, by the names that were looked for."""
+    if hasattr(dataset, "column_names"):
+        return {}
+    try:
+        return _VISITED.setdefault(dataset, {})
+    except TypeError:  # a list, for instance, cannot be referred to weakly
+        return {}
 
 
 def select(dataset: Any, indices: np.ndarray) -> Any:

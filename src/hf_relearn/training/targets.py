@@ -142,7 +142,6 @@ def refuse_multi_label_diagnosis(model: nn.Module, diagnosed: bool) -> None:
     """
     if diagnosed and getattr(getattr(model, "config", None), "problem_type", None) == MULTI_LABEL:
         raise ValueError(
-            "the model has multi-label targets, and a diagnosis needs one class per sample, since purity counts the "
-            "most frequent class of a cluster: train with --relearn_strategy no, or with a constant --relearn_alpha, "
-            "and either without a diagnosing part (--diagnosis_source holdout --diagnosis_fraction 0)"
+            "the model has multi-label targets, and a diagnosis needs one class per sample: train with "
+            "--relearn_strategy no, or with a constant --relearn_strength"
         )

@@ -34,11 +34,12 @@ from hf_relearn.training.checkpoints import (
     reload_weights,
 )
 from hf_relearn.training.data_parts import divide
+from hf_relearn.training.final import choose_final_strength
 from hf_relearn.training.metrics import classification_metrics
 from hf_relearn.training.modality_accuracy import ModalityEvaluation, makes_ablations
 from hf_relearn.training.parameter_groups import divide_parameter_groups, freeze_parameters, trained_learning_rates
 from hf_relearn.training.pushing import PushingTrainer
-from hf_relearn.training.targets import is_fusion_model, refuse_multi_label_diagnosis, set_loss
+from hf_relearn.training.targets import MULTI_LABEL, is_fusion_model, refuse_multi_label_diagnosis, set_loss
 
 if TYPE_CHECKING:  # its import brings matplotlib
     from hf_relearn.cards import CardInfo
@@ -94,12 +95,17 @@ class MultimodalRelearnTrainer(PushingTrainer):
             args = RelearnTrainingArguments()
         if data_collator is None and processing_class is not None:
             data_collator = MultimodalCollator(processing_class)
-        if diagnosis_dataset is None and train_dataset is not None:
+        several_classes = getattr(getattr(model, "config", None), "problem_type", None) == MULTI_LABEL
+        if several_classes and args.diagnosis_source == "auto" and not args.needs_diagnosis:
+            pass  # samples with several classes cannot be diagnosed
+        elif diagnosis_dataset is None and train_dataset is not None:
             columns = label_names(data_collator)
             train_dataset, diagnosis_dataset = divide(args, train_dataset, eval_dataset, columns)
         self.diagnosis_dataset = diagnosis_dataset
         self.card_info: CardInfo | None = None
         self._training_part = train_dataset
+        if args.relearn_final and eval_dataset is None:
+            raise ValueError("--relearn_final chooses a strength on the evaluation set, and there is none: give one")
         if args.learning_rates and any(kwargs.get("optimizers", ())):
             raise ValueError(
                 "--learning_rates sets up the Trainer's optimizer: give rates in the optimizer of your own"
@@ -169,7 +175,7 @@ class MultimodalRelearnTrainer(PushingTrainer):
         freeze_parameters(model, args.freeze)
         trained_learning_rates(model, args.learning_rates)
         set_loss(model, args.class_weights, args, self._training_part, self._label_columns)
-        refuse_multi_label_diagnosis(model, args.relearn_strategy != "no" and args.relearn_alpha is None)
+        refuse_multi_label_diagnosis(model, args.needs_diagnosis)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The Trainer's, with the learning rates of `args.learning_rates`."""
@@ -260,7 +266,10 @@ class MultimodalRelearnTrainer(PushingTrainer):
             resume_from_checkpoint = last_checkpoint(str(self.args.output_dir))
         elif resume_from_checkpoint:
             check_whole(resume_from_checkpoint)
-        return super().train(resume_from_checkpoint, *args, **kwargs)
+        output = super().train(resume_from_checkpoint, *args, **kwargs)
+        if self.args.relearn_final:
+            choose_final_strength(self)
+        return output
 
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
         # Once for each `train()`, trial of a hyper-parameter search, and attempt of `auto_find_batch_size`.
