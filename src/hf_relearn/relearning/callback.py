@@ -232,6 +232,11 @@ class RelearnCallback(TrainerCallback):
         if args.should_save and folder.is_dir():
             self.write_run_files(folder)
 
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """The run's records so far, oldest first, as `read_history` describes them."""
+        return self._run.records
+
     def on_point(self, point: Point) -> None:
         """Called with each diagnosis of the run, after what it moves was moved; for subclasses to override."""
 
