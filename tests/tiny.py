@@ -6,7 +6,7 @@ from torch.utils.data import Dataset
 from transformers import ASTConfig, ResNetConfig, ViTConfig
 
 from hf_relearn import MultimodalForClassification
-from hf_relearn.training import MultimodalRelearnTrainer, RelearnTrainingArguments
+from hf_relearn.training import MultimodalRelearnTrainer, RelearnTrainingArguments, read_history
 
 NUM_CLASSES = 3
 
@@ -66,7 +66,13 @@ def training_arguments(output_dir, **kwargs) -> RelearnTrainingArguments:
         "per_device_eval_batch_size": 8,
         "learning_rate": 1e-2,
         "relearn_interval": 1,
+        # As published: strengths that are rarely 0, and a part that is held out.
+        "relearn_strength": "gap",
+        "diagnosis_estimator": "purity",
+        "diagnosis_source": "holdout",
+        "diagnosis_sampling": "matched",
         "diagnosis_fraction": 0.25,
+        "max_grad_norm": 1.0,
         "use_cpu": True,
         "disable_tqdm": True,
         "save_strategy": "no",
@@ -84,6 +90,11 @@ def make_trainer(
         train_dataset=train_dataset if train_dataset is not None else TensorRows(),
         **{"eval_dataset": TensorRows(12, seed=1), **(trainer_kwargs or {})},
     )
+
+
+def history(folder) -> list[dict]:
+    """The records of a run after the diagnosis before its first step."""
+    return [record for record in read_history(folder) if record["kind"] != "start"]
 
 
 def moved_back(before: torch.Tensor, initial: torch.Tensor, alpha: float) -> torch.Tensor:
@@ -117,5 +128,5 @@ def assert_same(first, second) -> None:
 
 def without_times(entries: list[dict]) -> list[dict]:
     """Log entries or records without what a clock measured."""
-    times = ("runtime", "per_second", "seconds")
+    times = ("runtime", "per_second", "seconds", "share_of_epoch")
     return [{key: value for key, value in entry.items() if not key.endswith(times)} for entry in entries]

@@ -197,7 +197,9 @@ def main() -> None:
         return
     if options.data_dir is None:
         parser.error("--data_dir is missing: the folder with one folder per data set")
-    absent = sorted({TASKS[name].folder for name in options.tasks if not (Path(options.data_dir) / TASKS[name].folder).is_dir()})
+    absent = sorted(
+        {TASKS[name].folder for name in options.tasks if not (Path(options.data_dir) / TASKS[name].folder).is_dir()}
+    )
     if absent:
         print(f"not in {options.data_dir}, so left out: {', '.join(absent)}")
         options.tasks = [name for name in options.tasks if TASKS[name].folder not in absent]
@@ -207,7 +209,9 @@ def main() -> None:
         work(options)
         return
     command = [sys.executable, *sys.argv]
-    processes = [subprocess.Popen([*command, "--share", str(share)], env=dict(os.environ)) for share in range(options.jobs)]
+    processes = [
+        subprocess.Popen([*command, "--share", str(share)], env=dict(os.environ)) for share in range(options.jobs)
+    ]
     sys.exit(max(process.wait() for process in processes))
 
 

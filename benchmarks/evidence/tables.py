@@ -8,6 +8,17 @@ import numpy as np
 from scipy.stats import ttest_rel
 
 _BASELINES = ("joint", "heads")
+_COLUMNS = (
+    "arm",
+    "seeds",
+    "accuracy ± sd",
+    "− joint ± se",
+    "− heads ± se",
+    "wins over heads",
+    "p (heads)",
+    "runs that moved",
+    "seconds",
+)
 
 
 def write_tables(results: Sequence[dict[str, Any]], path: Path) -> None:
@@ -31,8 +42,8 @@ def tables(results: Sequence[dict[str, Any]]) -> str:
         lines = [
             f"### {task}",
             "",
-            "| arm | seeds | accuracy ± sd | − joint ± se | − heads ± se | wins over heads | p (heads) | runs that moved | seconds |",
-            "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+            f"| {' | '.join(_COLUMNS)} |",
+            "| --- " * len(_COLUMNS) + "|",
             *[_row(arm, runs, arms) for arm, runs in arms.items()],
         ]
         sections.append("\n".join(lines))
@@ -48,14 +59,14 @@ def _row(arm: str, runs: dict[int, Any], arms: dict[str, dict[int, Any]]) -> str
         if arm == baseline or len(seeds) < 2:
             cells.append("")
             continue
-        ours, theirs = (
-            100 * np.array([each[seed]["accuracy"] for seed in seeds]) for each in (runs, arms[baseline])
-        )
+        ours, theirs = (100 * np.array([each[seed]["accuracy"] for seed in seeds]) for each in (runs, arms[baseline]))
         differences = ours - theirs
         cells.append(f"{differences.mean():+.1f} ± {differences.std(ddof=1) / len(seeds) ** 0.5:.1f}")
         if baseline == "heads":
             wins = f"{int((differences > 0).sum())} of {len(seeds)}"
             p = f"{ttest_rel(ours, theirs).pvalue:.3f}" if differences.any() else "same runs"
-    moved = [any(alpha > 0 for point in run["moved"] for alpha in point.values()) for run in runs.values() if "moved" in run]
+    moved = [
+        any(alpha > 0 for point in run["moved"] for alpha in point.values()) for run in runs.values() if "moved" in run
+    ]
     seconds = float(np.median([run["seconds"] for run in runs.values()]))
     return f"| {' | '.join([*cells, wins, p, f'{sum(moved)}' if any(moved) else '', f'{seconds:.0f}'])} |"

@@ -13,6 +13,7 @@ import torch
 from datasets import Dataset
 from PIL import Image
 from test_experiments_recipes import run_recipe, start_recipe
+from tiny import history
 from tiny_backbones import BACKBONES
 from tokenizers_of_words import bert_like
 from transformers import CLIPModel
@@ -20,7 +21,6 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from hf_relearn import MultimodalForClassification, MultimodalProcessor
 from hf_relearn.models.configuration_multimodal import FUSION_OPTIONS
-from hf_relearn.training import read_history
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 CLASSES = ("low", "middle", "high")
@@ -97,7 +97,7 @@ def test_three_modalities_with_every_fusion(tables, tmp_path, run_here, fusion, 
         assert 0 <= results[f"test_only_{name}_accuracy"] <= 1
         assert 0 <= results[f"test_without_{name}_accuracy"] <= 1
     assert np.isfinite(results["test_loss"])
-    (point,) = [record for record in read_history(output) if record["kind"] == "point"]
+    (point,) = [record for record in history(output) if record["kind"] == "point"]
     assert set(point["modalities"]) == {"audio", "image", "text"}
     model = MultimodalForClassification.from_pretrained(output)
     assert model.config.fusion == fusion
@@ -133,7 +133,7 @@ def test_image_text_recipe_on_its_generated_pictures(tmp_path):
     )
     assert "SYNTHETIC" in text
     output = tmp_path / "outputs" / "image_text_sample_run"
-    assert [record["step"] for record in read_history(output) if record["kind"] == "point"] == [2]
+    assert [record["step"] for record in history(output) if record["kind"] == "point"] == [2]
     assert "Image and text: generated shapes" in (output / "report.md").read_text()
     processor = MultimodalProcessor.from_pretrained(output)
     assert processor({"vision": [Image.new("RGB", (9, 9))], "text": ["a red disc"]})["text_input_ids"].shape[0] == 1

@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny import history
 
 from hf_relearn import MultimodalForClassification, MultimodalProcessor
 from hf_relearn.cards import card_figures
 from hf_relearn.data import build_sample_corpus
-from hf_relearn.training import read_history
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["--num_frames", "1", "--image_size", "32", "--spectrogram_size", "32", "32", "--dataloader_num_workers", "0"]
@@ -50,7 +50,7 @@ def test_cremad_recipe_ends_with_a_model_that_loads_and_a_report(corpus, tmp_pat
         *("--license", "mit", "--language", "en"),
         launcher=accelerate,
     )
-    assert [record["kind"] for record in read_history(output)] == ["point", "point", "end"]
+    assert [record["kind"] for record in history(output)] == ["point", "point", "end"]
     assert "re-learnt with α 0.900" in text
     report = (output / "report.md").read_text()
     for figure in ("purity", "alpha", "accuracy", "features_audio", "features_vision"):
@@ -81,8 +81,8 @@ def test_compare_puts_the_arms_side_by_side(corpus, tmp_path):
     assert (output / "figures" / "comparison.png").is_file()
     # 5 actors of 16 clips: 3 train, of whose 48 clips the diagnosing part takes 10.
     assert [cells for cells in comparison.splitlines() if "38" in cells and "48" in cells]
-    assert len(read_history(output / "re_learnt")) == 1
-    assert read_history(output / "joint") == []
+    assert len(history(output / "re_learnt")) == 1
+    assert history(output / "joint") == []
 
 
 def test_resuming_from_the_last_checkpoint_gives_the_same_model(corpus, tmp_path):
@@ -123,7 +123,7 @@ def test_multimodal_recipe_on_recorded_digits(shared_data, tmp_path):
         *("--max_steps", "4", "--per_device_train_batch_size", "16", "--eval_strategy", "no", "--preset", "paper"),
         *("--diagnosis_max_samples", "20", "--relearn_strategy", "steps", "--relearn_interval", "2"),
     )
-    assert [record["step"] for record in read_history(output) if record["kind"] == "point"] == [2]
+    assert [record["step"] for record in history(output) if record["kind"] == "point"] == [2]
     assert "| accuracy |" in (output / "report.md").read_text()
 
 

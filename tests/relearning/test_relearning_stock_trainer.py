@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from tiny import history
 from torch import nn
 from transformers import Trainer
 from two_towers import Pairs, TwoTowers, arguments, train_two_towers
 
 from hf_relearn import InitialWeights, RelearnCallback
-from hf_relearn.training import read_history
 
 # So few samples look purer or less pure by chance, and the diagnosis says so.
 pytestmark = pytest.mark.filterwarnings("ignore:chance alone explains")
@@ -20,7 +20,7 @@ def test_the_example_diagnoses_and_relearns(tmp_path):
     initial = {name: value.detach().clone() for name, value in model.named_parameters()}
     trainer = train_two_towers(model, arguments(tmp_path), Pairs(40, 0), Pairs(30, 1))
 
-    records = read_history(tmp_path)
+    records = history(tmp_path)
     assert [(record["epoch"], record["kind"]) for record in records] == [(2, "point"), (4, "point")]
     assert [record["num_classes"] for record in records] == [3, 3]
     logged = [entry for entry in trainer.state.log_history if "relearn/sound/alpha" in entry]
@@ -76,13 +76,13 @@ def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path):
 
     uninterrupted = trainer()
     uninterrupted.train()
-    records = [record["modalities"] for record in read_history(tmp_path)]
+    records = [record["modalities"] for record in history(tmp_path)]
     for step in (5, 7, 10):
         resumed = trainer()
         resumed.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{step}"))
         for name, value in uninterrupted.model.state_dict().items():
             assert torch.equal(value, resumed.model.state_dict()[name]), (step, name)
-        assert [record["modalities"] for record in read_history(tmp_path)] == records
+        assert [record["modalities"] for record in history(tmp_path)] == records
 
 
 def test_a_datasets_data_set_with_removed_columns_works(tmp_path):
@@ -93,7 +93,7 @@ def test_a_datasets_data_set_with_removed_columns_works(tmp_path):
     dataset = datasets.Dataset.from_list(rows)
     model = TwoTowers()
     train_two_towers(model, arguments(tmp_path, num_train_epochs=3), dataset, dataset)
-    assert read_history(tmp_path)[0]["modalities"]["sound"]["gap"] == 0.0
+    assert history(tmp_path)[0]["modalities"]["sound"]["gap"] == 0.0
 
 
 def test_features_of_a_modality_that_has_no_name_are_an_error(tmp_path):

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from tiny import TensorRows, make_trainer, tiny_model, training_arguments, weights_of, without_times
+from tiny import TensorRows, history, make_trainer, tiny_model, training_arguments, weights_of, without_times
 from transformers import TrainerCallback, default_data_collator
 
-from hf_relearn.training import MultimodalRelearnTrainer, read_history
+from hf_relearn.training import MultimodalRelearnTrainer
 
 
 class Perturbed(TrainerCallback):
@@ -63,7 +63,7 @@ def one_point_for_given_weights(folder: Path) -> tuple[dict, dict]:
     for part, found in trainer.part_features().items():
         tensors |= {f"features.{part}.{name}": torch.from_numpy(values) for name, values in found.features.items()}
     accuracies = {name: value for name, value in metrics.items() if name.endswith("accuracy")}
-    return tensors, {"record": read_history(folder)[0], "accuracies": accuracies}
+    return tensors, {"record": history(folder)[0], "accuracies": accuracies}
 
 
 def training_with_points(folder: Path) -> tuple[dict, dict]:
@@ -100,7 +100,7 @@ def batches_of_sixteen(folder: Path) -> tuple[dict, dict]:
         tensors |= {f"batches.{name}.{key}": value for key, value in weights_of(trainer.model).items()}
         losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
         norms = [entry["grad_norm"] for entry in trainer.state.log_history if "loss" in entry]
-        values[name] = {"losses": losses, "norms": norms, "records": read_history(folder / name)}
+        values[name] = {"losses": losses, "norms": norms, "records": history(folder / name)}
     return tensors, {"batches": values}
 
 
@@ -141,7 +141,7 @@ def resumed_in_the_middle(folder: Path) -> tuple[dict, dict]:
         tensors = {f"weights.{name}": value for name, value in weights_of(trainer.model).items()}
         tensors |= {f"optimizer.{i}.{key}": value for i, entry in state.items() for key, value in entry.items()}
         tensors |= {f"window.{name}": value for name, value in trainer.unimodal.window.tensors().items()}
-        records = without_times(read_history(folder))
+        records = without_times(history(folder))
         return tensors, {"log": without_times(trainer.state.log_history[:-1]), "records": records}
 
     tensors, values = {}, {}

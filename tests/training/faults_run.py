@@ -16,10 +16,9 @@ from pathlib import Path
 from unittest import mock
 
 import torch
-from tiny import TensorRows, make_trainer, tiny_model
+from tiny import TensorRows, history, make_trainer, tiny_model
 
 from hf_relearn.relearning import diagnoser
-from hf_relearn.training import read_history
 
 TIME_LIMIT = 5
 RANK = int(os.environ["RANK"])
@@ -59,7 +58,7 @@ def seen(folder: Path, patch=None, train_dataset=None, model=None, feature_funct
         except Exception as error:
             found["error"] = f"{type(error).__name__}: {error}"
     found["warned"] = [str(warning.message) for warning in caught if "no diagnosis is poss" in str(warning.message)]
-    return {**found, "step": trainer.state.global_step, "points": len(read_history(folder))}
+    return {**found, "step": trainer.state.global_step, "points": len(history(folder))}
 
 
 def full_disk(at: int):

@@ -10,9 +10,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from tiny import TensorRows, make_trainer, tiny_model, weights_of
-
-from hf_relearn.training import read_history
+from tiny import TensorRows, history, make_trainer, tiny_model, weights_of
 
 
 class GappyRows(TensorRows):
@@ -46,7 +44,7 @@ def main() -> None:
     values = {name: value for name, value in metrics.items() if name.endswith("accuracy")}
     sizes = {
         name: (entry["train_size"], entry["diagnosis_size"])
-        for name, entry in read_history(folder)[0]["modalities"].items()
+        for name, entry in history(folder)[0]["modalities"].items()
     }
     rates = sorted({group["lr"] for group in trainer.optimizer.param_groups})
     outcome = {"metrics": values, "sizes": sizes, "steps": trainer.state.global_step, "rates": len(rates)}

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from distributed_run import Perturbed
 from safetensors.torch import save_file
-from tiny import TensorRows, make_trainer, tiny_model
+from tiny import TensorRows, history, make_trainer, tiny_model
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
@@ -22,7 +22,6 @@ from transformers import TrainerCallback
 
 from hf_relearn.method import InitialWeights, interpolate_buffers_, soft_reinit_, soft_reinit_with_distance_
 from hf_relearn.method.tensors import local_part
-from hf_relearn.training import read_history
 
 ALPHA = 0.6043677771176636
 
@@ -180,7 +179,7 @@ def train(folder: Path, sharded: bool) -> tuple[dict, dict]:
     trainer.train()
     metrics = trainer.evaluate(TensorRows(19, seed=3))
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    values = {"records": read_history(folder), "losses": losses, "accuracy": metrics["eval_accuracy"]}
+    values = {"records": history(folder), "losses": losses, "accuracy": metrics["eval_accuracy"]}
     values["initial_weights"] = [path.name for path in InitialWeights.find(folder)]
     return {f"trained.{name}": value for name, value in whole(trainer.model).items()}, values
 

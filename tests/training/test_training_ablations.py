@@ -4,14 +4,13 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import accuracy_score
-from tiny import TensorRows, assert_same, make_trainer, tiny_model, weights_of, without_times
+from tiny import TensorRows, assert_same, history, make_trainer, tiny_model, weights_of, without_times
 from torch.utils.data import Dataset
 from transformers import Trainer, default_data_collator
 from two_towers import Pairs, TwoTowers, arguments
 
 from hf_relearn import RelearnCallback
 from hf_relearn.method import diagnose, linear_probe_accuracy
-from hf_relearn.training import read_history
 from hf_relearn.training.modality_accuracy import FeatureWindow, probe_accuracies
 
 # So few samples look purer or less pure by chance, and the diagnosis says so.
@@ -132,7 +131,7 @@ def test_samples_that_lack_a_modality_do_not_count_in_its_diagnosis(tmp_path):
 
     trainer.relearn_callback._take_point = noting
     trainer.train()
-    (record,) = read_history(tmp_path)
+    (record,) = history(tmp_path)
     for name, found in record["modalities"].items():
         (train, val) = (
             ({name: features[name][having[name]].numpy()}, labels[having[name]])
@@ -159,7 +158,7 @@ def test_features_for_figures_have_gaps_where_a_sample_lacks_the_modality(tmp_pa
 
 def test_matched_sampling_matches_the_samples_that_have_the_modality(tmp_path):
     make_trainer(tmp_path, train_dataset=GappyRows(), diagnosis_fraction=0.4, num_train_epochs=2).train()
-    (record,) = read_history(tmp_path)
+    (record,) = history(tmp_path)
     for found in record["modalities"].values():
         assert 0 < found["train_size"] == found["diagnosis_size"]
 
@@ -231,6 +230,6 @@ def test_a_feature_function_of_ones_own_may_say_which_samples_have_a_modality(tm
         relearn_interval=2,
     )
     Trainer(ForgivingTowers(), arguments(tmp_path), train_dataset=GappyPairs(40, 0), callbacks=[relearn]).train()
-    for record in read_history(tmp_path):
+    for record in history(tmp_path):
         sizes = {name: entry["diagnosis_size"] for name, entry in record["modalities"].items()}
         assert sizes == {"sound": 24, "image": 32}

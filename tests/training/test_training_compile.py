@@ -2,11 +2,10 @@
 
 import pytest
 import torch
-from tiny import TensorRows, assert_same, make_trainer, tiny_model, weights_of, without_times
+from tiny import TensorRows, assert_same, history, make_trainer, tiny_model, weights_of, without_times
 from transformers import default_data_collator
 
 from hf_relearn import MultimodalForClassification
-from hf_relearn.training import read_history
 
 # So few samples look purer or less pure by chance, and the diagnosis says so.
 pytestmark = pytest.mark.filterwarnings("ignore:chance alone explains")
@@ -24,7 +23,7 @@ def trainer_of(folder, **settings):
 def purities(folder):
     return [
         (record["kind"], name, entry["train_purity"], entry["val_purity"], entry["train_size"])
-        for record in read_history(folder)
+        for record in history(folder)
         for name, entry in record["modalities"].items()
     ]
 

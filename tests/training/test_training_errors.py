@@ -2,12 +2,11 @@
 
 import pytest
 import torch
-from tiny import TensorRows, make_trainer, tiny_model, vit_config, weights_of
+from tiny import TensorRows, history, make_trainer, tiny_model, vit_config, weights_of
 from torch.utils.data import IterableDataset, Subset
 
 from hf_relearn import MultimodalForClassification
 from hf_relearn.method import DiagnosisWarning
-from hf_relearn.training import read_history
 
 # So few samples look purer or less pure by chance, and the diagnosis says so.
 pytestmark = pytest.mark.filterwarnings("ignore:chance alone explains")
@@ -33,7 +32,7 @@ def test_a_class_absent_from_the_diagnosing_part_warns(tmp_path):
     trainer = make_trainer(tmp_path, trainer_kwargs={"diagnosis_dataset": subset_with_labels({0, 1})})
     with pytest.warns(DiagnosisWarning, match=r"no sample of 1 classes of the training part \(labels 2\)"):
         trainer.train()
-    assert trainer.state.global_step == trainer.state.max_steps and len(read_history(tmp_path)) == 2
+    assert trainer.state.global_step == trainer.state.max_steps and len(history(tmp_path)) == 2
 
 
 @pytest.mark.filterwarnings("ignore:the (diagnosing|training) part")
@@ -42,7 +41,7 @@ def test_fewer_diagnosing_samples_than_classes_warn(tmp_path):
     trainer = make_trainer(tmp_path, trainer_kwargs={"diagnosis_dataset": part}, diagnosis_sampling="all")
     with pytest.warns(DiagnosisWarning, match="the diagnosing part has 2 samples for 3 classes.*give more samples"):
         trainer.train()
-    assert read_history(tmp_path)[0]["diagnosis_size"] == 2
+    assert history(tmp_path)[0]["diagnosis_size"] == 2
 
 
 @pytest.mark.parametrize("settings", [{}, {"unimodal_loss_weight": 1.0}])
@@ -63,14 +62,14 @@ def test_nan_features_warn_once_and_training_goes_on(tmp_path, settings, recwarn
     assert len(messages) == 1
     assert "training goes on without it: modality 'audio', training part: features of" in messages[0]
     assert trainer.state.global_step == trainer.state.max_steps
-    assert read_history(tmp_path) == []
+    assert history(tmp_path) == []
 
 
 @pytest.mark.filterwarnings("ignore:no diagnosis is possible")
 def test_nan_features_do_not_hinder_a_constant_strength(tmp_path):
     rows = ChangedRows(lambda row: {**row, "audio_input_values": row["audio_input_values"] * float("nan")})
     make_trainer(tmp_path, train_dataset=rows, relearn_alpha="0.5", relearn_modalities=["vision"]).train()
-    assert [record["kind"] for record in read_history(tmp_path)] == ["point", "point"]
+    assert [record["kind"] for record in history(tmp_path)] == ["point", "point"]
 
 
 def test_an_unknown_modality_is_refused(tmp_path):
@@ -96,7 +95,7 @@ def test_one_single_modality_works(tmp_path):
     rows = ChangedRows(lambda row: {name: value for name, value in row.items() if name != "audio_input_values"})
     trainer = make_trainer(tmp_path, model, rows, {"eval_dataset": rows}, eval_strategy="epoch")
     trainer.train()
-    assert [list(record["modalities"]) for record in read_history(tmp_path)] == [["vision"], ["vision"]]
+    assert [list(record["modalities"]) for record in history(tmp_path)] == [["vision"], ["vision"]]
     assert "eval_unimodal_vision_accuracy" in trainer.state.log_history[4]
 
 
@@ -149,7 +148,7 @@ def test_a_stream_trains_with_a_constant_strength(tmp_path):
     settings = {"max_steps": 6, "diagnosis_fraction": 0, "relearn_alpha": "0.5", "relearn_strategy": "steps"}
     trainer = make_trainer(tmp_path, train_dataset=Stream(), relearn_interval=2, **settings)
     trainer.train()
-    assert [record["step"] for record in read_history(tmp_path)] == [2, 4]
+    assert [record["step"] for record in history(tmp_path)] == [2, 4]
 
 
 @pytest.mark.parametrize(

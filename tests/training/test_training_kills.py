@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
-from tiny import assert_same, without_times
+from tiny import assert_same, history, without_times
 
 from hf_relearn.method import InitialWeights
-from hf_relearn.training import read_history
 from hf_relearn.training.checkpoints import is_whole
 
 SCRIPT = Path(__file__).with_name("killed_run.py")
@@ -66,11 +65,11 @@ def expected(lived) -> dict:
 
 def nothing_half_written(folder: Path) -> None:
     """Every file that appears under its own name can be read, at any moment."""
-    read_history(folder)
+    history(folder)
     for path in InitialWeights.find(folder):
         InitialWeights.load(path)
     for checkpoint in folder.glob("checkpoint-*"):
-        read_history(checkpoint)
+        history(checkpoint)
         if (checkpoint / "relearn_run.json").exists():
             json.loads((checkpoint / "relearn_run.json").read_text())
 

@@ -6,12 +6,11 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import torch
-from tiny import TensorRows, assert_same, make_trainer, tiny_model, weights_of
+from tiny import TensorRows, assert_same, history, make_trainer, tiny_model, weights_of
 from torch import nn
 
 from hf_relearn.relearning import features, labels
 from hf_relearn.relearning.features import leaving_no_trace, preserved_random_state
-from hf_relearn.training import read_history
 
 # So few samples look purer or less pure by chance, and the diagnosis says so.
 pytestmark = pytest.mark.filterwarnings("ignore:chance alone explains")
@@ -32,7 +31,7 @@ def run(folder, **kwargs):
     trainer = make_trainer(folder, tiny_model(dropout=0.2), AugmentedRows(), **kwargs)
     trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    return weights_of(trainer.model), trainer.optimizer.state_dict(), losses, read_history(folder)
+    return weights_of(trainer.model), trainer.optimizer.state_dict(), losses, history(folder)
 
 
 @pytest.mark.parametrize("settings", [{}, {"diagnosis_interval": 1}, {"relearn_strategy": "steps"}])
@@ -109,9 +108,7 @@ def test_a_data_set_with_augmentation_is_diagnosed_the_same_after_resuming(tmp_p
     trainer = make_trainer(tmp_path, tiny_model(seed=5, dropout=0.2), AugmentedRows(), **settings)
     random.seed(7), np.random.seed(7), torch.rand(7)
     trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
-    assert_same(
-        [record["modalities"] for record in read_history(tmp_path)], [record["modalities"] for record in whole[3]]
-    )
+    assert_same([record["modalities"] for record in history(tmp_path)], [record["modalities"] for record in whole[3]])
     assert_same(weights_of(trainer.model), whole[0])
 
 

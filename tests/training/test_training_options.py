@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from tiny import TensorRows, assert_same, make_trainer, tiny_model, weights_of, without_times
+from tiny import TensorRows, assert_same, history, make_trainer, tiny_model, weights_of, without_times
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
 
 from hf_relearn import InitialWeights, RelearnCallback
-from hf_relearn.training import RelearnSettings, read_history
+from hf_relearn.training import RelearnSettings
 from hf_relearn.training.trainer import multimodal_features
 
 # So few samples look purer or less pure by chance, and the diagnosis says so.
@@ -115,7 +115,7 @@ def test_a_run_stopped_early_records_its_end_as_trained_and_loads_its_best_model
     trainer.relearn_callback._diagnose_only = watched
     trainer.train()
     assert trainer.state.global_step == 8 < trainer.state.max_steps
-    assert [(record["step"], record["kind"]) for record in read_history(tmp_path)] == [(4, "point"), (8, "end")]
+    assert [(record["step"], record["kind"]) for record in history(tmp_path)] == [(4, "point"), (8, "end")]
     last, best = (type(trainer.model).from_pretrained(tmp_path / f"checkpoint-{step}") for step in (8, 4))
     assert_same(diagnosed["end"], weights_of(last))
     assert_same(weights_of(trainer.model), weights_of(best))
@@ -126,9 +126,9 @@ def test_a_run_stopped_early_records_its_end_as_trained_and_loads_its_best_model
 def test_the_end_is_recorded_once(tmp_path):
     trainer = make_trainer(tmp_path, num_train_epochs=2, diagnosis_interval=1, save_strategy="epoch")
     trainer.train()
-    assert [record["kind"] for record in read_history(tmp_path)] == ["point", "end"]
+    assert [record["kind"] for record in history(tmp_path)] == ["point", "end"]
     trainer.train(resume_from_checkpoint=True)  # from the end: nothing is left to do
-    assert [record["kind"] for record in read_history(tmp_path)] == ["point", "end"]
+    assert [record["kind"] for record in history(tmp_path)] == ["point", "end"]
 
 
 # --- auto_find_batch_size ---
@@ -160,7 +160,7 @@ def batches_that_fit(folder, at_step, batch_size, fitting=9, **kwargs):
 
 def outcome(trainer, folder):
     log = without_times(trainer.state.log_history[:-1])  # the last entry counts the operations of both attempts
-    return weights_of(trainer.model), trainer.optimizer.state_dict(), log, without_times(read_history(folder))
+    return weights_of(trainer.model), trainer.optimizer.state_dict(), log, without_times(history(folder))
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_a_smaller_batch_starts_over_as_the_run_that_began_with_it(tmp_path, at_
         trainer = batches_that_fit(tmp_path / "found", at_step, 10, fitting, **settings)
         trainer.train()
     assert "a batch of 10 did not fit: training starts over" in caplog.text
-    assert any(record["kind"] == "point" for record in read_history(tmp_path / "found"))
+    assert any(record["kind"] == "point" for record in history(tmp_path / "found"))
     assert_same(outcome(trainer, tmp_path / "found"), outcome(expected, tmp_path / "fits"))
     (path,) = InitialWeights.find(tmp_path / "found")
     stored = InitialWeights.load(path)
@@ -283,8 +283,8 @@ def test_a_second_training_is_a_run_of_its_own_from_where_the_first_ended(tmp_pa
     assert first != second
     stored = InitialWeights.load(second)
     assert stored and all(torch.equal(stored[name], trained[name]) for name in stored)
-    assert len(read_history(tmp_path)) == 2
-    assert any(0 < entry["alpha"] for record in read_history(tmp_path) for entry in record["modalities"].values())
+    assert len(history(tmp_path)) == 2
+    assert any(0 < entry["alpha"] for record in history(tmp_path) for entry in record["modalities"].values())
 
 
 def test_a_second_training_probes_features_of_its_own_steps_only(tmp_path):

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from tiny import NUM_CLASSES, TensorRows, make_trainer, tiny_model, training_arguments
+from tiny import NUM_CLASSES, TensorRows, history, make_trainer, tiny_model, training_arguments
 from torch.utils.data import Subset
 from transformers import TrainerCallback, default_data_collator
 
-from hf_relearn.training import MultimodalRelearnTrainer, read_history
+from hf_relearn.training import MultimodalRelearnTrainer
 from hf_relearn.training.data_parts import ReturningDataset, ReturningSampler
 
 # So few samples look purer or less pure by chance, and the diagnosis says so.
@@ -40,7 +40,7 @@ def test_the_holdout_of_a_datasets_data_set_is_memory_mapped(tmp_path):
     training, diagnosing = parts_of(trainer)
     assert isinstance(training, datasets.Dataset) and (len(training), len(diagnosing)) == (27, 9)
     trainer.train()
-    assert read_history(tmp_path)[0]["diagnosis_size"] == 9
+    assert history(tmp_path)[0]["diagnosis_size"] == 9
 
 
 def test_the_evaluation_set_can_be_the_diagnosing_part(tmp_path):
@@ -48,7 +48,7 @@ def test_the_evaluation_set_can_be_the_diagnosing_part(tmp_path):
     training, diagnosing = parts_of(trainer)
     assert len(training) == 36 and diagnosing is trainer.eval_dataset
     trainer.train()
-    assert read_history(tmp_path)[0]["diagnosis_size"] == 12
+    assert history(tmp_path)[0]["diagnosis_size"] == 12
 
 
 def test_a_given_diagnosing_part_is_taken_as_it_is(tmp_path):
@@ -69,7 +69,7 @@ def test_a_given_diagnosing_part_is_taken_as_it_is(tmp_path):
 def test_how_much_of_each_part_is_looked_at(tmp_path, settings, train_size, diagnosis_size):
     trainer = make_trainer(tmp_path, relearn_max_times=1, **settings)
     trainer.train()
-    record = read_history(tmp_path)[0]
+    record = history(tmp_path)[0]
     assert (record["train_size"], record["diagnosis_size"]) == (train_size, diagnosis_size)
     sizes = {part: len(found.labels) for part, found in trainer.part_features().items()}
     assert sizes == {"training": train_size, "diagnosing": diagnosis_size}
@@ -107,7 +107,7 @@ def test_a_collators_label_column_is_the_one_that_is_read(tmp_path):
     rows = {"train_dataset": Emotions(), "eval_dataset": Emotions(12)}
     trainer = MultimodalRelearnTrainer(tiny_model(), training_arguments(tmp_path), Collator(), **rows)
     trainer.train()
-    assert len(read_history(tmp_path)) == 2
+    assert len(history(tmp_path)) == 2
 
 
 def test_augmentation_is_for_training_batches_only(tmp_path):
@@ -204,7 +204,7 @@ def test_the_part_returns_after_the_last_point_and_not_before(tmp_path, settings
         assert len(rows) == len(set(rows)) == (24 if drop_last else 27)
         assert bool(set(rows) & held_out) == (number >= returned_from)
     assert len({tuple(rows) for rows in epochs}) == len(epochs)
-    last_point = max((record["epoch"] for record in read_history(tmp_path)), default=0)
+    last_point = max((record["epoch"] for record in history(tmp_path)), default=0)
     assert last_point <= returned_from
 
 

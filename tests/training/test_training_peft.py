@@ -2,11 +2,10 @@
 
 import pytest
 import torch
-from tiny import TensorRows, assert_same, make_trainer, tiny_model, weights_of
+from tiny import TensorRows, assert_same, history, make_trainer, tiny_model, weights_of
 
 from hf_relearn import MultimodalForClassification
 from hf_relearn.method import InitialWeights
-from hf_relearn.training import read_history
 
 peft = pytest.importorskip("peft", reason="the extra 'peft' is not installed")
 
@@ -62,7 +61,7 @@ def test_adapters_move_towards_their_initial_values_and_nothing_else_does(tmp_pa
     assert trained == {name for name, parameter in trainer.model.named_parameters() if parameter.requires_grad}
     (path,) = InitialWeights.find(tmp_path)
     assert adapters <= set(InitialWeights.load(path))
-    assert [record["kind"] for record in read_history(tmp_path)] == ["point"]
+    assert [record["kind"] for record in history(tmp_path)] == ["point"]
     assert set(trainer.evaluate()) >= {"eval_only_audio_accuracy", "eval_unimodal_audio_accuracy"}
 
 

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from tiny import TensorRows, assert_same, make_trainer, moved_back, weights_of
+from tiny import TensorRows, assert_same, history, make_trainer, moved_back, weights_of
 from torch import nn
 from transformers import TrainerCallback
 
 from hf_relearn import MultimodalForClassification
 from hf_relearn.method.relearn import reset_optimizer_state
-from hf_relearn.training import RelearnCallback, read_history
+from hf_relearn.training import RelearnCallback
 
 # So few samples look purer or less pure by chance, and the diagnosis says so.
 pytestmark = pytest.mark.filterwarnings("ignore:chance alone explains")
@@ -78,13 +78,13 @@ def snapshots_of_run(folder, **kwargs):
     initial = weights_of(trainer.model)
     snapshots = Snapshots(trainer)
     trainer.train()
-    step = read_history(folder)[0]["step"]
+    step = history(folder)[0]["step"]
     return trainer, initial, snapshots.taken[step]
 
 
 def test_a_point_moves_trained_encoder_parameters_by_the_formula_and_nothing_else(tmp_path):
     trainer, initial, (before, optimizer_before, after, optimizer_after) = snapshots_of_run(tmp_path)
-    alphas = {name: entry["alpha"] for name, entry in read_history(tmp_path)[0]["modalities"].items()}
+    alphas = {name: entry["alpha"] for name, entry in history(tmp_path)[0]["modalities"].items()}
     assert all(0 < alpha < 1 for alpha in alphas.values())
 
     trained = {
@@ -116,13 +116,13 @@ def test_the_distance_moved_stands_in_the_record(tmp_path):
     moved = sum(((after[name] - before[name]).double() ** 2).sum() for name in names) ** 0.5
     norm = sum((before[name].double() ** 2).sum() for name in names) ** 0.5
 
-    recorded = read_history(tmp_path)[0]["modalities"]["audio"]["distance"]
+    recorded = history(tmp_path)[0]["modalities"]["audio"]["distance"]
     assert recorded > 0 and recorded == pytest.approx(float(moved / norm), rel=1e-5)
 
 
 def test_buffers_move_only_where_they_are_asked_to(tmp_path):
     _, initial, (before, _, after, _) = snapshots_of_run(tmp_path, relearn_buffers="interpolate")
-    alpha = read_history(tmp_path)[0]["modalities"]["audio"]["alpha"]
+    alpha = history(tmp_path)[0]["modalities"]["audio"]["alpha"]
     statistics = [name for name in before if "running_" in name]
     counts = [name for name in before if name.endswith("num_batches_tracked")]
     assert statistics and counts
@@ -161,7 +161,7 @@ def test_resetting_works_for_a_plain_optimizer_too():
 )
 def test_a_constant_strength_needs_no_diagnosing_part(tmp_path, given, expected):
     _, initial, (before, _, after, _) = snapshots_of_run(tmp_path, relearn_alpha=given, diagnosis_fraction=0)
-    record = read_history(tmp_path)[0]
+    record = history(tmp_path)[0]
     for name, alpha in expected.items():
         entry = record["modalities"][name]
         assert entry["alpha"] == alpha
@@ -174,7 +174,7 @@ def test_a_constant_strength_needs_no_diagnosing_part(tmp_path, given, expected)
 def test_the_diagnosis_is_recorded_beside_a_constant_strength(tmp_path):
     trainer = make_trainer(tmp_path, relearn_alpha="0.5")
     trainer.train()
-    entry = read_history(tmp_path)[0]["modalities"]["vision"]
+    entry = history(tmp_path)[0]["modalities"]["vision"]
     assert entry["alpha"] == 0.5
     assert entry["gap"] == pytest.approx(abs(entry["train_purity"] - entry["val_purity"]))
     assert entry["diagnosed_alpha"] == pytest.approx(float(torch.tanh(torch.tensor(3 * entry["gap"]))), abs=1e-6)
@@ -182,7 +182,7 @@ def test_the_diagnosis_is_recorded_beside_a_constant_strength(tmp_path):
 
 def test_only_the_chosen_modalities_are_diagnosed_and_moved(tmp_path):
     _, _, (before, _, after, _) = snapshots_of_run(tmp_path, relearn_modalities=["vision"])
-    assert list(read_history(tmp_path)[0]["modalities"]) == ["vision"]
+    assert list(history(tmp_path)[0]["modalities"]) == ["vision"]
     changed = moved_names(before, after)
     assert changed and all(name.startswith("multimodal.encoders.vision.") for name in changed)
 
@@ -191,7 +191,7 @@ def test_only_the_chosen_modalities_are_diagnosed_and_moved(tmp_path):
 
 
 def steps_of_points(folder):
-    return [record["step"] for record in read_history(folder) if record["kind"] == "point"]
+    return [record["step"] for record in history(folder) if record["kind"] == "point"]
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_diagnoses_for_the_record_come_between_points_and_at_the_end_and_move_no
     trainer = make_trainer(tmp_path, num_train_epochs=4, relearn_interval=2, diagnosis_interval=1)
     snapshots = Snapshots(trainer)
     trainer.train()
-    records = read_history(tmp_path)
+    records = history(tmp_path)
     assert [(record["step"], record["kind"]) for record in records] == [
         (4, "record"),
         (8, "point"),
@@ -231,7 +231,7 @@ def test_diagnoses_for_the_record_come_between_points_and_at_the_end_and_move_no
 
 def test_a_step_point_at_an_epochs_start_is_diagnosed_once(tmp_path):
     make_trainer(tmp_path, relearn_strategy="steps", relearn_interval=4, diagnosis_interval=1).train()
-    assert [(r["step"], r["kind"]) for r in read_history(tmp_path)] == [(4, "point"), (8, "point"), (12, "end")]
+    assert [(r["step"], r["kind"]) for r in history(tmp_path)] == [(4, "point"), (8, "point"), (12, "end")]
 
 
 @pytest.mark.parametrize("strategy", ["epoch", "steps"])
@@ -267,7 +267,7 @@ def test_an_interval_longer_than_the_run_warns_and_trains(tmp_path):
     trainer = make_trainer(tmp_path, relearn_interval=3)
     with pytest.warns(UserWarning, match="no re-learning point will come: --relearn_interval is 3 epochs.*run has 3"):
         trainer.train()
-    assert trainer.state.global_step == 12 and read_history(tmp_path) == []
+    assert trainer.state.global_step == 12 and history(tmp_path) == []
     trainer = make_trainer(tmp_path, relearn_strategy="steps", relearn_interval=50)
     with pytest.warns(UserWarning, match="50 steps, but the run has 12"):
         trainer.train()
@@ -277,7 +277,7 @@ def test_one_readable_line_is_logged_per_modality_and_point(tmp_path, caplog):
     with caplog.at_level("INFO", logger="hf_relearn"):
         make_trainer(tmp_path, relearn_max_times=1).train()
     lines = [record.getMessage() for record in caplog.records if "re-learnt" in record.getMessage()]
-    entry = read_history(tmp_path)[0]["modalities"]["audio"]
+    entry = history(tmp_path)[0]["modalities"]["audio"]
     assert len(lines) == 2 and lines[0].startswith("[epoch 1, step 4] audio: purity ")
     for value in ("train_purity", "val_purity", "train_chance_purity", "val_chance_purity", "gap", "alpha"):
         assert f"{entry[value]:.3f}" in lines[0]

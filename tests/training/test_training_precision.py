@@ -6,12 +6,11 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from tiny import TensorRows, make_trainer, tiny_model, weights_of
+from tiny import TensorRows, history, make_trainer, tiny_model, weights_of
 from torch.utils.data import Dataset
 
 from hf_relearn.method import InitialWeights
 from hf_relearn.relearning import callback, diagnoser
-from hf_relearn.training import read_history
 
 # So few samples look purer or less pure by chance, and the diagnosis says so.
 pytestmark = pytest.mark.filterwarnings("ignore:chance alone explains")
@@ -58,7 +57,7 @@ def test_a_point_is_computed_in_float32_and_rounded_once(precision, tmp_path, po
     trainer_in(precision, tmp_path).train()
     dtype = torch.bfloat16 if precision == "bfloat16 weights" else torch.float32
     initial = InitialWeights.load(InitialWeights.find(tmp_path)[0])
-    records = read_history(tmp_path)
+    records = history(tmp_path)
     moved = 0
     assert len(points.moves) == len(records) == 2
     for record, (before, after) in zip(records, points.moves, strict=True):
@@ -97,7 +96,7 @@ def test_float16_features_as_large_as_they_get_give_no_nan(tmp_path, points):
         assert all(values.dtype == np.float32 for values in features.values())
         # Their range, by which they are scaled, is infinite in float16.
         assert all(values.max() - values.min() > torch.finfo(torch.float16).max for values in features.values())
-    records = read_history(tmp_path)
+    records = history(tmp_path)
     assert len(records) == 2
     for record in records:
         for found in record["modalities"].values():
@@ -161,4 +160,4 @@ def test_features_that_are_not_finite_stop_the_points_and_warn_once(precision, t
     assert "training goes on without it: modality 'vision', diagnosing part: features of 3 of 12 samples" in found[0]
     assert "(25.0%) are NaN or infinite" in found[0]
     assert points.moves == [] and len(points.features) == 2  # at both points
-    assert trainer.state.global_step == trainer.state.max_steps and read_history(tmp_path) == []
+    assert trainer.state.global_step == trainer.state.max_steps and history(tmp_path) == []

@@ -5,13 +5,13 @@ import shutil
 
 import pytest
 import torch
-from tiny import TensorRows, assert_same, make_trainer, tiny_model, weights_of
+from tiny import TensorRows, assert_same, history, make_trainer, tiny_model, weights_of
 from tiny import without_times as timeless
 from transformers import Trainer, TrainerCallback
 
 from hf_relearn import InitialWeights
 from hf_relearn.method import InitialWeightsError
-from hf_relearn.training import HISTORY_FILE, read_history
+from hf_relearn.training import HISTORY_FILE
 
 # So few samples look purer or less pure by chance, and the diagnosis says so.
 pytestmark = pytest.mark.filterwarnings("ignore:chance alone explains")
@@ -29,7 +29,7 @@ def result_of(trainer, folder):
     """Everything that has to be equal: weights, optimizer and schedule, log without times, record without times."""
     log = timeless(trainer.state.log_history[:-1])  # the last entry averages over the steps of one process' life
     optimization = {"optimizer": trainer.optimizer.state_dict(), "schedule": trainer.lr_scheduler.state_dict()}
-    return weights_of(trainer.model), optimization, log, flat(read_history(folder))
+    return weights_of(trainer.model), optimization, log, flat(history(folder))
 
 
 def copy_of_run(folder, target, step):
@@ -64,7 +64,7 @@ def test_every_checkpoint_resumes_to_the_uninterrupted_run(tmp_path, model, sett
     uninterrupted.train()
     expected = result_of(uninterrupted, tmp_path / "run")
     assert any(record["kind"] == "point" for record in expected[3])
-    assert any(0 < entry["alpha"] < 1 for r in read_history(tmp_path / "run") for entry in r["modalities"].values())
+    assert any(0 < entry["alpha"] < 1 for r in history(tmp_path / "run") for entry in r["modalities"].values())
 
     steps = sorted(int(folder.name.removeprefix("checkpoint-")) for folder in (tmp_path / "run").glob("checkpoint-*"))
     for step in steps:  # ends and middles of epochs, before and after points, and the end of the run
@@ -89,12 +89,12 @@ def killed_run(folder, **kwargs):
 
 def test_lines_later_than_the_checkpoint_are_dropped(tmp_path):
     make_trainer(tmp_path, **RUN).train()
-    assert len(read_history(tmp_path)) == 3
+    assert len(history(tmp_path)) == 3
     seen = []
 
     class Look(TrainerCallback):
         def on_step_end(self, args, state, control, **kwargs):
-            seen.append([record["step"] for record in read_history(tmp_path)])
+            seen.append([record["step"] for record in history(tmp_path)])
 
     trainer = make_trainer(tmp_path, trainer_kwargs={"callbacks": [Look()]}, **RUN)
     trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-6"))
@@ -143,7 +143,7 @@ def test_a_checkpoint_resumes_into_another_output_directory(tmp_path):
     killed_run(tmp_path / "first")
     trainer = make_trainer(tmp_path / "second", **RUN)
     trainer.train(resume_from_checkpoint=str(tmp_path / "first" / "checkpoint-6"))
-    assert [record["step"] for record in read_history(tmp_path / "second")] == [4, 8, 12]
+    assert [record["step"] for record in history(tmp_path / "second")] == [4, 8, 12]
 
 
 def test_two_runs_in_one_folder_keep_their_own_initial_weights_and_records(tmp_path):
@@ -156,12 +156,12 @@ def test_two_runs_in_one_folder_keep_their_own_initial_weights_and_records(tmp_p
     second = make_trainer(shared, tiny_model(seed=5), **{**RUN, "max_steps": 2, "relearn_strategy": "steps"})
     second.train()
     assert len(InitialWeights.find(shared)) == 2 and first_file.is_file()
-    assert [record["step"] for record in read_history(shared)] == [1]
+    assert [record["step"] for record in history(shared)] == [1]
 
     resumed = make_trainer(shared, **RUN)
     resumed.train(resume_from_checkpoint=str(shared / "checkpoint-6"))
     assert_same(weights_of(resumed.model), weights_of(expected.model))
-    assert_same(flat(read_history(shared)), flat(read_history(tmp_path / "alone")))
+    assert_same(flat(history(shared)), flat(history(tmp_path / "alone")))
 
 
 def test_initial_weights_that_no_checkpoint_needs_are_removed(tmp_path):
@@ -174,9 +174,9 @@ def test_initial_weights_that_no_checkpoint_needs_are_removed(tmp_path):
 
 def test_a_joint_run_leaves_no_record_of_an_earlier_run_in_its_folder(tmp_path):
     make_trainer(tmp_path).train()
-    assert read_history(tmp_path)
+    assert history(tmp_path)
     make_trainer(tmp_path, relearn_strategy="no").train()
-    assert read_history(tmp_path) == []
+    assert history(tmp_path) == []
 
 
 def test_the_record_is_written_whole_with_nothing_beside_it(tmp_path):

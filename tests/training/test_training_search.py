@@ -2,10 +2,9 @@
 
 import pytest
 import torch
-from tiny import make_trainer, tiny_model
+from tiny import history, make_trainer, tiny_model
 
 from hf_relearn import InitialWeights, MultimodalRelearnTrainer
-from hf_relearn.training import read_history
 
 optuna = pytest.importorskip("optuna", reason="the extra 'optuna' is not installed")
 
@@ -57,10 +56,10 @@ def test_each_trial_has_its_own_initial_weights_record_and_settings(tmp_path):
     trainer = searching_trainer(tmp_path, models)
     best = search(trainer, space, [0.25, 0.75])
     assert best.run_id in ("0", "1") and sorted(chosen.values()) == [0.25, 0.75]
-    assert InitialWeights.find(tmp_path) == [] and read_history(tmp_path) == []
+    assert InitialWeights.find(tmp_path) == [] and history(tmp_path) == []
     for number, alpha in chosen.items():
         folder = tmp_path / f"run-{number}"
-        (record,) = read_history(folder)
+        (record,) = history(folder)
         assert {entry["alpha"] for entry in record["modalities"].values()} == {alpha}
         (path,) = InitialWeights.find(folder)
         stored, began = InitialWeights.load(path), dict(tiny_model(seed=number).named_parameters())

@@ -3,11 +3,10 @@
 import json
 
 import pytest
-from tiny import make_trainer
+from tiny import history, make_trainer
 from transformers import TrainerCallback
 
 from hf_relearn.report import write_report
-from hf_relearn.training import read_history
 
 pytestmark = pytest.mark.filterwarnings("ignore:chance alone explains")
 
@@ -26,7 +25,7 @@ def run(folder, stop=None, resume=None, **settings):
     callbacks = {"callbacks": [StopAt(stop)]} if stop else {}
     trainer = make_trainer(folder, trainer_kwargs=callbacks, **{**RUN, **settings})
     trainer.train(resume_from_checkpoint=str(folder / f"checkpoint-{resume}") if resume else None)
-    return [(record["step"], record["kind"]) for record in read_history(folder)]
+    return [(record["step"], record["kind"]) for record in history(folder)]
 
 
 def test_a_change_is_recorded_where_it_took_effect_and_is_in_force(tmp_path, caplog):
@@ -34,7 +33,7 @@ def test_a_change_is_recorded_where_it_took_effect_and_is_in_force(tmp_path, cap
     lines = run(tmp_path, resume=6, relearn_lambda=0.0, relearn_modalities=["audio"])
 
     assert lines == [(4, "point"), (6, "settings"), (8, "point"), (12, "point")]
-    record = read_history(tmp_path)[1]
+    record = history(tmp_path)[1]
     assert record["changed"] == {
         "relearn_lambda": {"from": 3.0, "to": 0.0},
         "relearn_modalities": {"from": None, "to": ["audio"]},
@@ -42,10 +41,10 @@ def test_a_change_is_recorded_where_it_took_effect_and_is_in_force(tmp_path, cap
     assert record["epoch"] == 1.5
     assert "another --relearn_lambda: 0.0 instead of 3.0" in caplog.text
     assert write_report(
-        tmp_path, title="Run", records=read_history(tmp_path), log_history=[], results={}, settings={}
+        tmp_path, title="Run", records=history(tmp_path), log_history=[], results={}, settings={}
     ).is_file()
-    assert list(read_history(tmp_path)[2]["modalities"]) == ["audio"]
-    assert read_history(tmp_path)[2]["modalities"]["audio"]["alpha"] == 0.0
+    assert list(history(tmp_path)[2]["modalities"]) == ["audio"]
+    assert history(tmp_path)[2]["modalities"]["audio"]["alpha"] == 0.0
 
 
 def test_a_change_is_recorded_once_and_survives_further_resumes(tmp_path):

@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import make_trainer, tiny_model, weights_of
+from tiny import history, make_trainer, tiny_model, weights_of
 from torch import nn
 from transformers import TrainerCallback
 
 from hf_relearn.method import InitialWeights, soft_reinit_
-from hf_relearn.training import read_history
 
 SCRIPT = Path(__file__).with_name("sharded_run.py")
 ELEMENTS, LARGEST_PART = 701 * 40, 351 * 40  # of the largest parameter
@@ -122,7 +121,7 @@ def test_partitions_of_deepspeed_are_refused_before_training(tmp_path):
         ValueError, match="'multimodal.encoders.*' is partitioned by DeepSpeed ZeRO-3.*ZeRO stage 1 or 2, or FSDP"
     ):
         trainer.train()
-    assert trainer.state.global_step == 0 and not InitialWeights.find(tmp_path) and not read_history(tmp_path)
+    assert trainer.state.global_step == 0 and not InitialWeights.find(tmp_path) and not history(tmp_path)
 
 
 def test_partitions_of_deepspeed_are_refused_by_the_functions(tmp_path):

@@ -4,12 +4,11 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from tiny import TensorRows, make_trainer, weights_of
+from tiny import TensorRows, history, make_trainer, weights_of
 from torch.utils.data import IterableDataset
 from two_towers import Pairs, TwoTowers, arguments, train_two_towers
 
 from hf_relearn.relearning.labels import first_rows
-from hf_relearn.training import read_history
 
 # So few samples look purer or less pure by chance, and the diagnosis says so.
 pytestmark = pytest.mark.filterwarnings("ignore:chance alone explains")
@@ -53,7 +52,7 @@ def test_the_first_samples_of_a_stream_are_diagnosed_as_if_they_were_a_data_set(
         trainer = make_trainer(tmp_path / "stream", train_dataset=stream, **settings)
         trainer.train()
     size = bound or 2048
-    records = read_history(tmp_path / "stream")
+    records = history(tmp_path / "stream")
     assert [(record["step"], record["kind"]) for record in records] == [(2, "point"), (4, "point")]
     assert [(record["streamed"], record["train_size"]) for record in records] == [({"training": size}, size)] * 2
     assert f"the training part is a stream: its first {size} samples are diagnosed" in caplog.text
@@ -63,7 +62,7 @@ def test_the_first_samples_of_a_stream_are_diagnosed_as_if_they_were_a_data_set(
     same = make_trainer(tmp_path / "rows", train_dataset=Stream(rows), **settings)
     same.relearn_callback.train_dataset = part
     same.train()
-    expected = read_history(tmp_path / "rows")
+    expected = history(tmp_path / "rows")
     assert [r["modalities"] for r in records] == [r["modalities"] for r in expected]
     assert expected[0]["streamed"] == {}
     assert any(0 < entry["alpha"] for record in records for entry in record["modalities"].values())
@@ -74,7 +73,7 @@ def test_reading_a_stream_does_not_change_what_is_trained_on(tmp_path):
     diagnosed.train()
     joint = make_trainer(tmp_path / "b", train_dataset=hub_stream(), **{**BY_STEPS, "relearn_strategy": "no"})
     joint.train()
-    assert len(read_history(tmp_path / "a")) == 2
+    assert len(history(tmp_path / "a")) == 2
     other = weights_of(joint.model)
     assert all(torch.equal(value, other[name]) for name, value in weights_of(diagnosed.model).items())
 
@@ -87,7 +86,7 @@ def test_a_resumed_run_on_a_stream_equals_the_uninterrupted_one(tmp_path):
             tmp_path, tiny_model(seed), hub_stream(), save_strategy="steps", save_steps=1, **BY_STEPS
         )
         trainer.train(**kwargs)
-        return weights_of(trainer.model), [record["modalities"] for record in read_history(tmp_path)]
+        return weights_of(trainer.model), [record["modalities"] for record in history(tmp_path)]
 
     weights, records = run(0)
     resumed, again = run(7, resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
@@ -104,7 +103,7 @@ def test_streams_serve_for_both_parts(tmp_path):
         **{**BY_STEPS, "relearn_max_times": 1},
     )
     trainer.train()
-    point, end = read_history(tmp_path)
+    point, end = history(tmp_path)
     assert point["streamed"] == {"training": 24, "diagnosing": 12} and end["kind"] == "end"
     assert (point["train_size"], point["diagnosis_size"]) == (12, 12)
 
@@ -120,7 +119,7 @@ def test_the_callback_reads_a_stream_in_a_stock_trainer(tmp_path):
 
     model = TwoTowers()
     train_two_towers(model, arguments(tmp_path, num_train_epochs=3), PairStream(), Pairs(30, 1))
-    (record,) = read_history(tmp_path)
+    (record,) = history(tmp_path)
     assert record["epoch"] == 2 and record["streamed"] == {"training": 40}
 
 
@@ -128,7 +127,7 @@ def test_epochs_of_a_stream_of_unknown_length_are_refused_as_an_interval_with_a_
     trainer = make_trainer(tmp_path, train_dataset=hub_stream(), **{**BY_STEPS, "relearn_strategy": "epoch"})
     with pytest.warns(UserWarning, match="a stream of unknown length.*use --relearn_strategy steps"):
         trainer.train()
-    assert read_history(tmp_path) == []
+    assert history(tmp_path) == []
 
 
 def test_a_stream_without_labels_names_the_part(tmp_path):

@@ -118,8 +118,8 @@ def dataset_labels(dataset: Any, names: Sequence[str] = LABEL_NAMES) -> np.ndarr
     labels = np.asarray(values)
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(
-            f"the column {name!r} holds {labels.dtype} values of shape {labels.shape[1:] or '()'}: a diagnosis needs one "
-            "integer class per sample"
+            f"the column {name!r} holds {labels.dtype} values of shape {labels.shape[1:] or '()'}: a diagnosis needs "
+            "one integer class per sample"
         )
     visited[tuple(names)] = labels.astype(np.int64)
     return visited[tuple(names)]
