@@ -12,7 +12,7 @@ from hf_relearn.autoload import register_with_pipelines
 
 if TYPE_CHECKING:
     from hf_relearn.hub.onnx_export import export_onnx
-    from hf_relearn.method import InitialWeights, ModalityDiagnosis, diagnose, purity_score, soft_reinit_
+    from hf_relearn.method import InitialWeights, ModalityDiagnosis, diagnose, purity_score, separability, soft_reinit_
     from hf_relearn.models import (
         Augmentation,
         FeaturesConfig,
@@ -37,6 +37,7 @@ _HOME = {
     "ModalityDiagnosis": "method",
     "diagnose": "method",
     "purity_score": "method",
+    "separability": "method",
     "soft_reinit_": "method",
     "export_onnx": "hub.onnx_export",
     "Augmentation": "models",
@@ -69,6 +70,7 @@ __all__ = [
     "diagnose",
     "export_onnx",
     "purity_score",
+    "separability",
     "soft_reinit_",
 ]
 

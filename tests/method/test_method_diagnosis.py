@@ -11,7 +11,7 @@ import torch
 from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from hf_relearn.method import DiagnosisWarning, NonFiniteFeaturesError, diagnose, learning_state_alpha
+from hf_relearn.method import DiagnosisWarning, NonFiniteFeaturesError, diagnose, learning_state_alpha, separability
 
 REFERENCE_FILES = [
     "constant_features",
@@ -202,11 +202,22 @@ def test_fewer_samples_than_classes_is_warned_of(parts):
     assert found["easy"].val_purity == 1.0
 
 
-def test_constant_features_are_diagnosed_in_silence(parts):
-    parts["train_features"]["easy"] = np.full((200, 5), 3.0, dtype=np.float32)
+@pytest.mark.parametrize("estimator", ["purity", "separability"])
+def test_a_dead_encoder_is_named(parts, estimator):
+    parts["train_features"]["easy"] = np.full((200, 5), 0.3, dtype=np.float32)
     parts["val_features"]["easy"] = np.full((120, 5), -1.0, dtype=np.float32)
-    found = diagnose(**parts)["easy"]  # warnings are errors here
-    assert (found.train_purity, found.val_purity, found.alpha) == (0.25, 0.25, 0.0)
+    with pytest.warns(DiagnosisWarning) as caught:
+        found = diagnose(**parts, estimator=estimator)["easy"]
+    dead = [str(each.message) for each in caught if "dead" in str(each.message)]
+    assert [message.partition(":")[0] for message in dead] == [
+        "modality 'easy', training part",
+        "modality 'easy', diagnosing part",
+    ]
+    values = (found.train_purity, found.val_purity)
+    if estimator == "separability":
+        values = (found.train_separability, found.val_separability)
+    assert values == (pytest.approx(0.25), pytest.approx(0.25))
+    assert found.alpha == 0.0
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -229,6 +240,10 @@ def test_features_that_are_not_finite_are_refused(parts, value):
         ({"n_init": 0}, "n_init must be at least 1"),
         ({"max_samples": 0}, "max_samples must be at least 1"),
         ({"sampling": "half"}, "'all' or 'matched', but is 'half'"),
+        ({"estimator": "svm"}, "estimator must be 'purity' or 'separability', but is 'svm'"),
+        ({"nonfinite": "ignore"}, "'raise' or 'skip', but is 'ignore'"),
+        ({"train_labels": np.full(200, -100)}, "all 200 labels of the training part are -100"),
+        ({"val_labels": np.full(120, -100), "estimator": "separability"}, "all 120 labels of the diagnosing part"),
         ({"relearn_lambda": -1.0}, "relearn_lambda"),
     ],
 )
@@ -258,3 +273,100 @@ def test_alpha_of_a_gap():
     for gap, relearn_lambda in ((math.nan, 3.0), (0.1, math.inf), (0.1, -3.0)):
         with pytest.raises(ValueError, match="gap|relearn_lambda"):
             learning_state_alpha(gap, relearn_lambda)
+
+
+def test_classes_without_a_second_sample_cannot_be_compared(parts):
+    parts["train_labels"] = np.arange(200)
+    with pytest.raises(ValueError, match="modality 'easy': not one of 200 classes has two training samples"):
+        diagnose(**parts, estimator="separability")
+
+
+def test_separability_gives_its_own_values_and_no_purity(parts):
+    found = diagnose(**parts, estimator="separability", relearn_lambda=2.0)
+    for modality, item in found.items():
+        alone = separability(
+            parts["train_features"][modality],
+            parts["train_labels"],
+            parts["val_features"][modality],
+            parts["val_labels"],
+        )
+        assert item.estimator == "separability"
+        assert item.train_purity is item.val_purity is item.train_chance_purity is item.val_chance_purity is None
+        assert (item.train_separability, item.val_separability) == (alone.train, alone.val)
+        assert (item.gap, item.standard_error, item.chance) == (alone.gap, alone.standard_error, 0.25)
+        assert (item.separator, item.memorised, item.memorised_error) == (
+            alone.separator,
+            alone.memorised,
+            alone.memorised_error,
+        )
+        assert item.alpha == math.tanh(2.0 * max(0.0, alone.gap - alone.standard_error))
+        assert (item.train_size, item.val_size) == (200, 120)
+        assert json.loads(json.dumps(dataclasses.asdict(item))) == dataclasses.asdict(item)
+    assert found["hard"].train_separability < found["easy"].train_separability
+
+
+def test_purity_says_nothing_of_separability(parts):
+    item = diagnose(**parts)["easy"]
+    assert item.estimator == "purity"
+    assert {item.train_separability, item.standard_error, item.chance, item.separator, item.memorised} == {None}
+
+
+def test_max_samples_leaves_the_separability_its_power(parts):
+    parts["train_labels"] = np.where(np.arange(200) < 15, 3, np.arange(200) % 3)  # a rare class
+    item = diagnose(**parts, estimator="separability", max_samples=30)["easy"]
+    assert item.val_size == 30
+    # Twice the diagnosing part; all 15 of the rare class and 20 of each other are more than its shares would be.
+    assert 60 < item.train_size <= 75
+
+
+@pytest.mark.parametrize("estimator", ["purity", "separability"])
+def test_unlabelled_samples_are_left_out(parts, estimator):
+    expected = diagnose(**parts, estimator=estimator)
+    generator = np.random.default_rng(0)
+    for part in ("train", "val"):
+        labels = parts[f"{part}_labels"]
+        places = np.sort(generator.integers(0, len(labels), 70))
+        parts[f"{part}_labels"] = np.insert(labels, places, -100)
+        for modality, features in parts[f"{part}_features"].items():
+            parts[f"{part}_features"][modality] = np.insert(features, places, 50.0, axis=0)
+    assert diagnose(**parts, estimator=estimator) == expected
+
+
+@pytest.mark.parametrize("estimator", ["purity", "separability"])
+def test_only_the_modality_that_is_not_finite_sits_out(parts, estimator):
+    alone = {key: {"easy": value["easy"]} if isinstance(value, dict) else value for key, value in parts.items()}
+    parts["val_features"]["hard"] = parts["val_features"]["hard"].copy()
+    parts["val_features"]["hard"][:30, 2] = np.nan
+    with pytest.warns(DiagnosisWarning, match=r"'hard', diagnosing part: features of 30 of 120 .*25\.0%.*left out"):
+        found = diagnose(**parts, estimator=estimator, nonfinite="skip")
+    assert found == diagnose(**alone, estimator=estimator)
+
+
+@pytest.mark.parametrize("estimator", ["purity", "separability"])
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_an_outlier_that_decides_the_scale_is_warned_of(parts, estimator, part):
+    features = parts[f"{part}_features"]["easy"].copy()
+    features[17, 1:4] = 1e20
+    parts[f"{part}_features"]["easy"] = features
+    name = {"train": "training", "val": "diagnosing"}[part]
+    with pytest.warns(DiagnosisWarning, match=f"'easy', {name} part: in 3 of 6 dimensions fewer than 1 %") as caught:
+        diagnose(**parts, estimator=estimator)
+    assert len(caught) == 1
+
+
+def test_a_gap_that_is_hardly_known_is_warned_of(parts):
+    parts["val_features"] = {modality: features[:12] for modality, features in parts["val_features"].items()}
+    parts["val_labels"] = parts["val_labels"][:12]
+    with pytest.warns(DiagnosisWarning, match=r"'hard': the standard error of the gap is 0\.\d+.*12 diag") as caught:
+        diagnose(**parts, estimator="separability")
+    assert len(caught) == 1
+
+
+def test_classes_with_few_samples_are_warned_of_once(parts):
+    parts["train_labels"] = np.arange(200) % 2
+    parts["train_labels"][:8] = 2 + np.arange(8) % 2
+    with pytest.warns(DiagnosisWarning) as caught:
+        diagnose(**parts, estimator="separability")
+    few = [str(each.message) for each in caught if "fewer than 5" in str(each.message)]
+    assert len(few) == 1
+    assert few[0].startswith("2 of 4 classes have fewer than 5 training samples")

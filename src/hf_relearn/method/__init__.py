@@ -11,7 +11,13 @@ from hf_relearn.method.initial_weights import InitialWeights, InitialWeightsErro
 from hf_relearn.method.probe import linear_probe_accuracy
 from hf_relearn.method.purity import chance_purity, purity_score
 from hf_relearn.method.relearn import interpolate_buffers_, soft_reinit_, soft_reinit_with_distance_
-from hf_relearn.method.samples import NonFiniteFeaturesError, stratified_indices, stratified_split
+from hf_relearn.method.samples import (
+    NonFiniteFeaturesError,
+    diagnosed_rows,
+    stratified_indices,
+    stratified_split,
+)
+from hf_relearn.method.separability import Separability, separability
 
 __all__ = [
     "DiagnosisWarning",
@@ -19,12 +25,15 @@ __all__ = [
     "InitialWeightsError",
     "ModalityDiagnosis",
     "NonFiniteFeaturesError",
+    "Separability",
     "chance_purity",
     "diagnose",
+    "diagnosed_rows",
     "interpolate_buffers_",
     "learning_state_alpha",
     "linear_probe_accuracy",
     "purity_score",
+    "separability",
     "soft_reinit_",
     "soft_reinit_with_distance_",
     "stratified_indices",

@@ -7,19 +7,33 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.preprocessing import MinMaxScaler
 from threadpoolctl import threadpool_limits
 
 from hf_relearn.method.alpha import learning_state_alpha
-from hf_relearn.method.purity import chance_purity, purity_score
-from hf_relearn.method.samples import feature_matrix, label_vector, stratified_indices
-
-Sampling = Literal["all", "matched"]
+from hf_relearn.method.purity import cluster_purity
+from hf_relearn.method.samples import (
+    UNLABELLED,
+    Estimator,
+    NonFiniteFeaturesError,
+    Sampling,
+    Spread,
+    diagnosed_rows,
+    feature_matrix,
+    label_vector,
+    measure_spread,
+)
+from hf_relearn.method.separability import measure_separability
 
 # A gap below this many purity points gives an alpha below 0.06 (lambda 3): not worth a warning.
 _NEGLIGIBLE_GAP = 0.02
+# With a larger standard error, much over-fitting cannot be told from chance.
+_LARGE_ERROR = 0.05
+_FEW_SAMPLES = 5
+_CHOICES = {
+    "estimator": ("purity", "separability"),
+    "sampling": ("all", "matched"),
+    "nonfinite": ("raise", "skip"),
+}
 
 
 class DiagnosisWarning(UserWarning):
@@ -28,29 +42,48 @@ class DiagnosisWarning(UserWarning):
 
 @dataclass(frozen=True)
 class ModalityDiagnosis:
-    """What the diagnosis found for one modality. All values are plain Python numbers.
+    """What the diagnosis found for one modality. All values are plain Python numbers and text.
+
+    Values of the estimator that was not used are None.
 
     Attributes:
         modality: its name.
         train_purity: P_D, the purity of the training part's clusters.
         val_purity: P_V, the purity of the diagnosing part's clusters.
-        gap: g = |P_D - P_V|.
-        alpha: strength of the re-learning, tanh(lambda * g), in [0, 1].
+        gap: g = |P_D - P_V|, or the signed difference of the separabilities.
+        alpha: strength of the re-learning in [0, 1]: tanh(lambda * g), or tanh(lambda * (gap - standard error)), 0 if
+            the gap is smaller than its error.
         train_chance_purity: purity of the training part's clusters with permuted labels.
         val_chance_purity: the same for the diagnosing part.
-        train_size: number of training samples clustered.
-        val_size: number of diagnosing samples clustered.
+        train_size: number of training samples looked at.
+        val_size: number of diagnosing samples looked at.
+        estimator: "purity" or "separability".
+        train_separability: s_D, the mean leave-one-out probability of the own class on the training part.
+        val_separability: s_V, the same on the diagnosing part.
+        standard_error: of the gap of the separabilities.
+        chance: separability of features that know nothing of the classes.
+        separator: what tells the classes apart best, "centres" or "ridge PENALTY".
+        memorised: share of what was learnt that does not hold on the diagnosing part.
+        memorised_error: its standard error.
     """
 
     modality: str
-    train_purity: float
-    val_purity: float
+    train_purity: float | None
+    val_purity: float | None
     gap: float
     alpha: float
-    train_chance_purity: float
-    val_chance_purity: float
+    train_chance_purity: float | None
+    val_chance_purity: float | None
     train_size: int
     val_size: int
+    estimator: Estimator = "purity"
+    train_separability: float | None = None
+    val_separability: float | None = None
+    standard_error: float | None = None
+    chance: float | None = None
+    separator: str | None = None
+    memorised: float | None = None
+    memorised_error: float | None = None
 
 
 def diagnose(
@@ -62,161 +95,257 @@ def diagnose(
     *,
     relearn_lambda: float = 3.0,
     seed: int = 0,
+    estimator: Estimator = "purity",
     sampling: Sampling = "all",
     n_init: int = 1,
     max_samples: int | None = None,
+    nonfinite: Literal["raise", "skip"] = "raise",
 ) -> dict[str, ModalityDiagnosis]:
     """Diagnoses the learning state of every modality (section 3.2 of arXiv 2407.09705).
 
-    For each modality, the training part and the diagnosing part are scaled to [-1, 1] by their own minimum and
-    maximum and clustered with K-means; the gap of the two purities gives the strength of the re-learning. The
-    defaults are the reference settings. float32 and float64 features are clustered as they are, 16-bit floats in
-    float32. The clustering runs on one thread, so that the result does not depend on how many there are; neither
-    does it depend on the order of the modalities or on any global random generator.
+    With the purity, as published, the training part and the diagnosing part of each modality are scaled to [-1, 1] by
+    their own minimum and maximum and clustered with K-means; the gap of the two purities gives the strength of the
+    re-learning. The defaults are the reference settings. float32 and float64 features are clustered as they are,
+    16-bit floats in float32. With the separability, the gap and its standard error come from `separability`, and the
+    gap less its error gives the strength.
+
+    All is computed on one thread, so that the result does not depend on how many there are; neither does it depend on
+    the order of the modalities or on any global random generator. Samples with the label -100 are unlabelled and are
+    left out.
 
     Args:
         train_features: modality -> features of the training part, shape (n_train, d_m): tensors or arrays.
         train_labels: classes of the training part, any integers, shape (n_train,).
         val_features: modality -> features of the diagnosing part, shape (n_val, d_m); the same modalities.
         val_labels: classes of the diagnosing part, shape (n_val,).
-        num_classes: number of clusters, >= 1.
+        num_classes: number of clusters, >= 1. The separability counts the classes that occur.
         relearn_lambda: lambda in alpha = tanh(lambda * gap), >= 0.
         seed: of K-means, of the sampling and of the permutations behind the chance purity, 0 to 2**32 - 1.
-        sampling: "all" clusters every sample; "matched" first draws a stratified part of the training samples, as
-            large as the diagnosing part, so that chance lifts both purities alike.
+        estimator: "purity" or "separability".
+        sampling: of the purity; "all" clusters every sample, "matched" first draws a stratified part of the training
+            samples, as large as the diagnosing part, so that chance lifts both purities alike.
         n_init: number of K-means starts, the best of which counts, >= 1.
-        max_samples: if given, at most so many samples (stratified) of each part are clustered, >= 1.
+        max_samples: if given, at most so many samples (stratified) of each part are looked at, >= 1. The separability
+            keeps at least 20 training samples of each class, and twice as many as diagnosing ones.
+        nonfinite: with "skip", a modality with NaN or infinity is left out of the result and warned of.
 
     Returns:
         modality -> diagnosis, in the order of `train_features`.
 
     Raises:
-        NonFiniteFeaturesError: NaN or infinity; names the modality, the part and the share of samples.
-        ValueError: different modalities in the two parts, features that do not fit the labels, wrong settings.
+        NonFiniteFeaturesError: NaN or infinity, unless skipped; names the modality, the part and the share of samples.
+        ValueError: different modalities in the two parts, features that do not fit the labels, a part without labels,
+            wrong settings; with the separability, no class that has two training samples and a diagnosing one.
 
     Warns:
-        DiagnosisWarning: a part has fewer samples than classes (it is then clustered into as many clusters as it has
-            samples); classes are absent from the diagnosing part; chance alone explains most of a gap.
+        DiagnosisWarning: all features of a modality are the same; a few outliers decide the scale of a dimension.
+            With the purity: a part has fewer samples than classes (it is then clustered into as many clusters as it
+            has samples); classes are absent from the diagnosing part; chance alone explains most of a gap. With the
+            separability: a standard error above 0.05; fewer than 5 training samples in a third of the classes.
     """
-    _check_settings(num_classes, sampling, n_init, max_samples)
+    _check_settings(num_classes, n_init, max_samples, sampling=sampling, estimator=estimator, nonfinite=nonfinite)
     learning_state_alpha(0.0, relearn_lambda)
     if not train_features or set(train_features) != set(val_features):
         raise ValueError(
             "the training part and the diagnosing part must hold features of the same modalities, at least one, but "
             f"hold {sorted(train_features)} and {sorted(val_features)}"
         )
-    labels_of = {
-        "training": label_vector(train_labels, "labels of the training part"),
-        "diagnosing": label_vector(val_labels, "labels of the diagnosing part"),
-    }
-    features_of = {
-        part: {m: _part_features(given[m], m, part, len(labels_of[part])) for m in train_features}
-        for part, given in (("training", train_features), ("diagnosing", val_features))
-    }
-    absent = np.setdiff1d(labels_of["training"], labels_of["diagnosing"])
-    if len(absent):
-        _warn(
-            f"the diagnosing part has no sample of {len(absent)} classes of the training part (labels "
-            f"{_enumerate(absent)}): its purity is not comparable for them; draw a stratified diagnosing part"
-        )
-
-    sizes = {part: min(len(labels), max_samples or len(labels)) for part, labels in labels_of.items()}
-    if sampling == "matched":
-        sizes["training"] = min(sizes.values())
-    purities: dict[str, dict[str, tuple[float, float]]] = {}
-    with threadpool_limits(limits=1):
-        for part, labels in labels_of.items():
-            if sizes[part] < num_classes:
-                _warn(
-                    f"the {part} part has {sizes[part]} samples for {num_classes} classes: it is clustered into "
-                    f"{sizes[part]} clusters and its purity means nothing; give more samples"
-                )
-            # All rows as a slice, which copies nothing.
-            rows: slice | np.ndarray = slice(None)
-            if sizes[part] < len(labels):
-                rows = stratified_indices(labels, sizes[part], seed)
-            purities[part] = {
-                modality: _purity_and_chance(features[rows], labels[rows], num_classes, seed, n_init)
-                for modality, features in features_of[part].items()
-            }
-
-    diagnoses = {}
+    messages: list[str] = []
+    train = _Part("training", train_features, train_labels)
+    val = _Part("diagnosing", val_features, val_labels)
+    modalities = []
     for modality in train_features:
-        (train_purity, train_chance), (val_purity, val_chance) = (purities[part][modality] for part in labels_of)
-        gap = abs(train_purity - val_purity)
-        diagnoses[modality] = ModalityDiagnosis(
-            modality=modality,
-            train_purity=train_purity,
-            val_purity=val_purity,
-            gap=gap,
-            alpha=learning_state_alpha(gap, relearn_lambda),
-            train_chance_purity=train_chance,
-            val_chance_purity=val_chance,
-            train_size=sizes["training"],
-            val_size=sizes["diagnosing"],
-        )
-    if message := _chance_gap_message(diagnoses, sizes):
-        _warn(message)
+        try:
+            for part in (train, val):
+                part.read(modality)
+            modalities.append(modality)
+        except NonFiniteFeaturesError as error:
+            if nonfinite == "raise":
+                raise
+            messages.append(f"{error}; the modality is left out of this diagnosis")
+    train.rows, val.rows = diagnosed_rows(
+        train.labels, val.labels, estimator=estimator, sampling=sampling, max_samples=max_samples, seed=seed
+    )
+    for modality in modalities:
+        for part in (train, val):
+            part.spreads[modality] = measure_spread(part.features[modality], part.rows)
+            messages += _spread_messages(modality, part)
+    if estimator == "purity":
+        messages += _class_messages(train, val, num_classes)
+        with threadpool_limits(limits=1):
+            diagnoses = {
+                modality: _by_purity(modality, train, val, num_classes, seed, n_init, relearn_lambda)
+                for modality in modalities
+            }
+        messages += _chance_gap_messages(diagnoses)
+    else:
+        messages += _few_samples_messages(train, val)
+        diagnoses = {modality: _by_separability(modality, train, val, relearn_lambda) for modality in modalities}
+        messages += [
+            f"modality {modality!r}: the standard error of the gap is {found.standard_error:.3f}, so that "
+            f"over-fitting below {2 * found.standard_error:.2f} cannot be told from chance; give more than "
+            f"{found.val_size} diagnosing samples"
+            for modality, found in diagnoses.items()
+            if found.standard_error is not None and found.standard_error > _LARGE_ERROR
+        ]
+    for message in messages:
+        warnings.warn(message, DiagnosisWarning, stacklevel=2)
     return diagnoses
 
 
-def _check_settings(num_classes: int, sampling: str, n_init: int, max_samples: int | None) -> None:
+class _Part:
+    """One part's labels and features, checked, and the rows that are diagnosed."""
+
+    def __init__(self, name: str, given: Mapping[str, Any], labels: Any):
+        self.name, self._given = name, given
+        self.labels = label_vector(labels, f"labels of the {name} part")
+        self.features: dict[str, np.ndarray] = {}
+        self.spreads: dict[str, Spread] = {}
+        self.rows = np.arange(len(self.labels))
+
+    def read(self, modality: str) -> None:
+        matrix = feature_matrix(self._given[modality], f"modality {modality!r}, {self.name} part")
+        if len(matrix) != len(self.labels):
+            raise ValueError(
+                f"modality {modality!r}, {self.name} part: {len(matrix)} features but {len(self.labels)} labels"
+            )
+        self.features[modality] = matrix
+
+    def taken(self, values: np.ndarray) -> np.ndarray:
+        """The rows that are diagnosed; all of them are not copied."""
+        return values if len(self.rows) == len(values) else values[self.rows]
+
+
+def _check_settings(num_classes: int, n_init: int, max_samples: int | None, **choices: str) -> None:
     for name, value in (("num_classes", num_classes), ("n_init", n_init), ("max_samples", max_samples)):
         if value is not None and value < 1:
             raise ValueError(f"{name} must be at least 1, but is {value}")
-    if sampling not in ("all", "matched"):
-        raise ValueError(f"sampling must be 'all' or 'matched', but is {sampling!r}")
+    for name, choice in choices.items():
+        first, second = _CHOICES[name]
+        if choice not in (first, second):
+            raise ValueError(f"{name} must be {first!r} or {second!r}, but is {choice!r}")
 
 
-def _part_features(features: Any, modality: str, part: str, num_labels: int) -> np.ndarray:
-    matrix = feature_matrix(features, f"modality {modality!r}, {part} part")
-    if len(matrix) != num_labels:
-        raise ValueError(f"modality {modality!r}, {part} part: {len(matrix)} features but {num_labels} labels")
-    return matrix
+def _by_purity(
+    modality: str, train: _Part, val: _Part, num_classes: int, seed: int, n_init: int, relearn_lambda: float
+) -> ModalityDiagnosis:
+    (train_purity, train_chance), (val_purity, val_chance) = (
+        cluster_purity(part.taken(part.features[modality]), part.taken(part.labels), num_classes, seed, n_init)
+        for part in (train, val)
+    )
+    gap = abs(train_purity - val_purity)
+    return ModalityDiagnosis(
+        modality=modality,
+        train_purity=train_purity,
+        val_purity=val_purity,
+        gap=gap,
+        alpha=learning_state_alpha(gap, relearn_lambda),
+        train_chance_purity=train_chance,
+        val_chance_purity=val_chance,
+        train_size=len(train.rows),
+        val_size=len(val.rows),
+    )
 
 
-def _purity_and_chance(
-    features: np.ndarray, labels: np.ndarray, num_classes: int, seed: int, n_init: int
-) -> tuple[float, float]:
-    """Purity of the K-means clusters of one part's features, and that of the same clusters by chance."""
-    scaled = MinMaxScaler((-1, 1)).fit_transform(features)
-    # The scaled features are a copy already, so K-means need not make its own; the clusters are the same to the bit.
-    kmeans = KMeans(n_clusters=min(num_classes, len(scaled)), random_state=seed, n_init=n_init, copy_x=False)
-    with warnings.catch_warnings():
-        # Fewer distinct points than clusters (collapsed features): the clusters are right, and the purity tells.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        clusters = kmeans.fit_predict(scaled)
-    return purity_score(labels, clusters), chance_purity(labels, clusters, seed)
+def _by_separability(modality: str, train: _Part, val: _Part, relearn_lambda: float) -> ModalityDiagnosis:
+    matrices = train.features[modality], train.labels, val.features[modality], val.labels
+    try:
+        found = measure_separability(*matrices, train.rows, val.rows, train.spreads[modality])
+    except ValueError as error:
+        raise ValueError(f"modality {modality!r}: {error}") from error
+    return ModalityDiagnosis(
+        modality=modality,
+        train_purity=None,
+        val_purity=None,
+        gap=found.gap,
+        alpha=learning_state_alpha(max(0.0, found.gap - found.standard_error), relearn_lambda),
+        train_chance_purity=None,
+        val_chance_purity=None,
+        train_size=found.train_size,
+        val_size=found.val_size,
+        estimator="separability",
+        train_separability=found.train,
+        val_separability=found.val,
+        standard_error=found.standard_error,
+        chance=found.chance,
+        separator=found.separator,
+        memorised=found.memorised,
+        memorised_error=found.memorised_error,
+    )
 
 
-def _chance_gap_message(diagnoses: Mapping[str, ModalityDiagnosis], sizes: Mapping[str, int]) -> str:
-    """Names the gaps at least half of which chance gives as well, with the same sign; "" if there is none.
+def _spread_messages(modality: str, part: _Part) -> list[str]:
+    """Names a dead encoder, and dimensions whose scale a few outliers decide."""
+    spread, where = part.spreads[modality], f"modality {modality!r}, {part.name} part"
+    if spread.dead:
+        return [
+            f"{where}: all {len(part.rows)} samples have the same features, so the encoder is dead and says nothing; "
+            "check its inputs, lower the learning rate or start again"
+        ]
+    if outliers := int(spread.outliers.sum()):
+        return [
+            f"{where}: in {outliers} of {len(spread.outliers)} dimensions fewer than 1 % of the samples are outliers "
+            "that squeeze the others into a thousandth of the range; check the inputs of that modality"
+        ]
+    return []
+
+
+def _class_messages(train: _Part, val: _Part, num_classes: int) -> list[str]:
+    """Names classes that the diagnosing part lacks, and a part with fewer samples than clusters."""
+    messages = []
+    absent = np.setdiff1d(train.labels, np.append(val.labels, UNLABELLED))
+    if len(absent):
+        messages.append(
+            f"the diagnosing part has no sample of {len(absent)} classes of the training part (labels "
+            f"{_enumerate(absent)}): its purity is not comparable for them; draw a stratified diagnosing part"
+        )
+    for part in (train, val):
+        if (size := len(part.rows)) < num_classes:
+            messages.append(
+                f"the {part.name} part has {size} samples for {num_classes} classes: it is clustered into "
+                f"{size} clusters and its purity means nothing; give more samples"
+            )
+    return messages
+
+
+def _few_samples_messages(train: _Part, val: _Part) -> list[str]:
+    """Says that many classes are too small to be judged."""
+    classes = np.union1d(train.labels[train.rows], val.labels[val.rows])
+    names, counts = np.unique(train.labels[train.rows], return_counts=True)
+    few = len(classes) - int((counts >= _FEW_SAMPLES).sum())
+    if 3 * few < len(classes):
+        return []
+    return [
+        f"{few} of {len(classes)} classes have fewer than {_FEW_SAMPLES} training samples, so their separability is "
+        "hardly known; give more samples or fewer classes"
+    ]
+
+
+def _chance_gap_messages(diagnoses: Mapping[str, ModalityDiagnosis]) -> list[str]:
+    """Names the gaps at least half of which chance gives as well, with the same sign.
 
     Chance lifts only what the features do not separate: of purity P over a floor c, the share (P - c) / (1 - c) is
     separability, and the rest of a difference between two floors remains in the gap.
     """
     by_chance = {}
     for modality, found in diagnoses.items():
-        floor = found.train_chance_purity
-        separability = (found.train_purity - floor) / (1 - floor) if floor < 1 else 0.0
-        sign = math.copysign(1.0, found.train_purity - found.val_purity)
-        chance_gap = sign * (floor - found.val_chance_purity) * (1 - max(0.0, separability))
+        floor, val_floor = found.train_chance_purity, found.val_chance_purity
+        purity, val_purity = found.train_purity, found.val_purity
+        assert floor is not None and val_floor is not None and purity is not None and val_purity is not None
+        separability = (purity - floor) / (1 - floor) if floor < 1 else 0.0
+        sign = math.copysign(1.0, purity - val_purity)
+        chance_gap = sign * (floor - val_floor) * (1 - max(0.0, separability))
         if found.gap >= _NEGLIGIBLE_GAP and chance_gap >= found.gap / 2:
             by_chance[modality] = f"{modality!r} (gap {found.gap:.3f}, by chance {chance_gap:.3f})"
     if not by_chance:
-        return ""
-    if sizes["training"] > sizes["diagnosing"]:
+        return []
+    if any(found.train_size > found.val_size for found in diagnoses.values()):
         remedy = 'use sampling="matched", which clusters as many training samples as diagnosing ones'
     else:
         remedy = "use a larger diagnosing part"
-    return f"chance alone explains most of the purity gap of {', '.join(by_chance.values())}; {remedy}"
+    return [f"chance alone explains most of the purity gap of {', '.join(by_chance.values())}; {remedy}"]
 
 
 def _enumerate(values: np.ndarray, limit: int = 10) -> str:
     shown = ", ".join(str(value) for value in values[:limit])
     return shown + (f" and {len(values) - limit} more" if len(values) > limit else "")
-
-
-def _warn(message: str) -> None:
-    """Warns the caller of `diagnose`."""
-    warnings.warn(message, DiagnosisWarning, stacklevel=3)

@@ -1,8 +1,12 @@
 """Purity: how well clusters agree with classes."""
 
+import warnings
 from typing import Any
 
 import numpy as np
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.preprocessing import MinMaxScaler
 
 from hf_relearn.method.samples import label_vector
 
@@ -56,6 +60,20 @@ def chance_purity(labels: Any, clusters: Any, seed: int = 0) -> float:
     generator = np.random.default_rng(seed)
     purities = [_coded_purity(generator.permutation(label_codes), cluster_codes) for _ in range(_CHANCE_PERMUTATIONS)]
     return float(np.mean(purities))
+
+
+def cluster_purity(
+    features: np.ndarray, labels: np.ndarray, num_classes: int, seed: int, n_init: int
+) -> tuple[float, float]:
+    """Purity of the K-means clusters of one part's features, and that of the same clusters by chance."""
+    scaled = MinMaxScaler((-1, 1)).fit_transform(features)
+    # The scaled features are a copy already, so K-means need not make its own; the clusters are the same to the bit.
+    kmeans = KMeans(n_clusters=min(num_classes, len(scaled)), random_state=seed, n_init=n_init, copy_x=False)
+    with warnings.catch_warnings():
+        # Fewer distinct points than clusters (collapsed features): the clusters are right, and the purity tells.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        clusters = kmeans.fit_predict(scaled)
+    return purity_score(labels, clusters), chance_purity(labels, clusters, seed)
 
 
 def _codes(names: np.ndarray) -> np.ndarray:

@@ -1,9 +1,20 @@
 """Checked arrays of labels and features, and seeded draws that keep the share of every class."""
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import torch
+
+Estimator = Literal["purity", "separability"]
+Sampling = Literal["all", "matched"]
+
+# The label of samples without one, as torch's losses have it.
+UNLABELLED = -100
+# Numbers that are read at a time.
+_PIECE = 2**18
+# An outlier leaves all samples but fewer than this share within this share of a dimension's range.
+_OUTLIERS, _BIN = 0.01, 0.001
 
 
 class NonFiniteFeaturesError(ValueError):
@@ -69,7 +80,10 @@ def feature_matrix(features: Any, name: str = "features") -> np.ndarray:
         raise ValueError(f"{name}: features are empty, the shape is {matrix.shape}")
     if matrix.dtype not in (np.float32, np.float64):
         matrix = matrix.astype(np.float32 if matrix.dtype == np.float16 else np.float64)
-    affected = len(matrix) - int(np.isfinite(matrix).all(axis=1).sum())
+    step = max(1, _PIECE // matrix.shape[1])
+    affected = sum(
+        int((~np.isfinite(matrix[start : start + step]).all(axis=1)).sum()) for start in range(0, len(matrix), step)
+    )
     if affected:
         raise NonFiniteFeaturesError(
             f"{name}: features of {affected} of {len(matrix)} samples ({affected / len(matrix):.1%}) are NaN or "
@@ -78,7 +92,130 @@ def feature_matrix(features: Any, name: str = "features") -> np.ndarray:
     return matrix
 
 
-def stratified_indices(labels: Any, size_or_fraction: int | float, seed: int = 0) -> np.ndarray:
+@dataclass(frozen=True)
+class Spread:
+    """Range, mean and standard deviation of each dimension, shape (d,) each, in float64.
+
+    An outlier counts as the outermost value of the others; `outliers` says in which dimensions there are any.
+    A dimension that varies by no more than rounding does has the deviation 0.
+    """
+
+    low: np.ndarray
+    high: np.ndarray
+    mean: np.ndarray
+    deviation: np.ndarray
+    outliers: np.ndarray
+
+    @property
+    def dead(self) -> bool:
+        """Whether every dimension is constant."""
+        return not self.deviation.any()
+
+    def clipped(self, values: np.ndarray) -> np.ndarray:
+        """A copy in float64, moved into the range in dimensions with outliers."""
+        copy = values.astype(np.float64)
+        columns = np.flatnonzero(self.outliers)
+        if len(columns):
+            copy[:, columns] = np.clip(copy[:, columns], self.low[columns], self.high[columns])
+        return copy
+
+
+def measure_spread(matrix: np.ndarray, rows: np.ndarray) -> Spread:
+    """Measure the spread of each dimension over some rows, outliers set aside.
+
+    A dimension has outliers if fewer than a hundredth of its samples lie outside a thousandth of its range around the
+    median, and those inside are not all the same (a feature that few samples have at all is no outlier).
+    """
+    spread = _plain_spread(matrix, rows, np.finfo(matrix.dtype).eps)
+    # So few samples so far away lie at least 9 standard deviations from the mean: only such dimensions are searched.
+    reach = np.maximum(spread.high - spread.mean, spread.mean - spread.low)
+    for column in np.flatnonzero(reach > 9 * spread.deviation):
+        values = matrix[rows, column].astype(np.float64)
+        while (inside := _without_outliers(values)) is not None:
+            values = np.clip(values, inside[0], inside[1])
+            spread.outliers[column] = True
+        if spread.outliers[column]:
+            spread.low[column], spread.high[column] = values.min(), values.max()
+            spread.mean[column], spread.deviation[column] = values.mean(), values.std()
+    return spread
+
+
+def _plain_spread(matrix: np.ndarray, rows: np.ndarray, precision: float) -> Spread:
+    """The spread with outliers, a piece at a time."""
+    width = matrix.shape[1]
+    step = max(1, _PIECE // width)
+    pieces = [rows[start : start + step] for start in range(0, len(rows), step)]
+    low, high = np.full(width, np.inf), np.full(width, -np.inf)
+    for piece in pieces:
+        values = matrix[piece]
+        low, high = np.minimum(low, values.min(axis=0)), np.maximum(high, values.max(axis=0))
+    span = np.where(high > low, high - low, 1.0)
+    sums, squares = np.zeros(width), np.zeros(width)
+    for piece in pieces:
+        values = matrix[piece].astype(np.float64)
+        values -= low
+        values /= span
+        sums += values.sum(axis=0)
+        squares += np.einsum("ij,ij->j", values, values)
+    mean = sums / len(rows)
+    deviation = span * np.sqrt(np.maximum(squares / len(rows) - mean**2, 0.0))
+    mean = low + span * mean
+    deviation[deviation <= 8 * precision * np.abs(mean)] = 0.0
+    return Spread(low, high, mean, deviation, np.zeros(width, dtype=bool))
+
+
+def _without_outliers(values: np.ndarray) -> tuple[float, float] | None:
+    """The range of the values that are not outliers; None if there is not one."""
+    near = np.abs(values - np.median(values)) <= _BIN / 2 * (values.max() - values.min())
+    if near.all() or (~near).sum() >= _OUTLIERS * len(values):
+        return None
+    low, high = float(values[near].min()), float(values[near].max())
+    return (low, high) if high > low else None
+
+
+def diagnosed_rows(
+    train_labels: np.ndarray,
+    val_labels: np.ndarray,
+    *,
+    estimator: Estimator,
+    sampling: Sampling = "all",
+    max_samples: int | None = None,
+    seed: int = 0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Decides which samples of the training part and of the diagnosing part are diagnosed.
+
+    Samples with the label -100 have no class and are left out. `max_samples` bounds both parts by a stratified draw.
+    For the separability the training part keeps at least twice as many samples as the diagnosing part, and 20 of each
+    class that has so many. For the purity, `sampling="matched"` draws no more training samples than diagnosing ones.
+
+    Returns:
+        Sorted positions in the training part, and in the diagnosing part.
+
+    Raises:
+        ValueError: one part has no labelled sample.
+    """
+    labelled = {}
+    for part, labels in (("training", train_labels), ("diagnosing", val_labels)):
+        labelled[part] = np.flatnonzero(labels != UNLABELLED)
+        if len(labelled[part]) == 0:
+            raise ValueError(f"all {len(labels)} labels of the {part} part are -100, which is no class: give labels")
+    train, val = labelled.values()
+    val_size = min(len(val), max_samples or len(val))
+    train_size = min(len(train), max_samples or len(train))
+    if estimator == "separability" and max_samples is not None:
+        train_size = min(len(train), max(train_size, 2 * val_size))
+    if estimator == "purity" and sampling == "matched":
+        train_size = min(train_size, val_size)
+    if train_size < len(train):
+        names = train_labels[train]
+        least = 20 if estimator == "separability" else 0
+        train = train[stratified_indices(names, train_size, seed, least=least)]
+    if val_size < len(val):
+        val = val[stratified_indices(val_labels[val], val_size, seed)]
+    return train, val
+
+
+def stratified_indices(labels: Any, size_or_fraction: int | float, seed: int = 0, *, least: int = 0) -> np.ndarray:
     """Draws samples without replacement so that every class keeps its share (largest remainder).
 
     Args:
@@ -86,10 +223,11 @@ def stratified_indices(labels: Any, size_or_fraction: int | float, seed: int = 0
         size_or_fraction: an integer is the number of samples to draw, 1 to n; a float is the fraction of them, in
             (0, 1], rounded to the nearest number of samples.
         seed: of a generator of its own, >= 0; no global generator is used.
+        least: drawn of each class that has so many, even if the size is exceeded by it.
 
     Returns:
-        Sorted positions, int64, exactly as many as asked for. A class gets its share rounded down or up; which of
-        equally entitled classes are rounded up is drawn.
+        Sorted positions, int64, exactly as many as asked for unless `least` adds some. A class gets its share rounded
+        down or up; which of equally entitled classes are rounded up is drawn.
 
     Raises:
         ValueError: a size or fraction out of range, or one that amounts to no sample; wrong labels.
@@ -103,7 +241,8 @@ def stratified_indices(labels: Any, size_or_fraction: int | float, seed: int = 0
         size = _fraction_to_size(size_or_fraction, len(names), "fraction", allow_all=True)
     classes, counts = np.unique(names, return_inverse=True, return_counts=True)[1:]
     generator = np.random.default_rng(seed)
-    return _draw(classes, _proportional_shares(counts, counts, size, generator), generator)
+    shares = _proportional_shares(counts, counts, size, generator)
+    return _draw(classes, np.maximum(shares, np.minimum(counts, least)), generator)
 
 
 def stratified_split(labels: Any, fraction: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
