@@ -179,16 +179,17 @@ def _of_modality(name: str, state: LearningState) -> list[str]:
     sentences = []
     entry = modality_entry(state.worst, name) if state.worst is not None else {}
     if state.memorised and state.worst is not None:
+        when = at(state.worst)
         if finite(entry.get("memorised")) is not None:
-            what = f"held-out samples lack {memorised_share(entry)} of what was learnt{at(state.worst)}"
-        else:
-            what = (
-                f"purity {entry['train_purity']:.2f} in training, {entry['val_purity']:.2f} held out{at(state.worst)}"
+            sentence = (
+                f"**{text(name)}** memorised (held-out samples lack {memorised_share(entry)} of what was learnt{when})"
             )
-        sentence = f"**{text(name)}** memorised ({what})"
+        else:
+            both = f"{entry['train_purity']:.2f} in training, {entry['val_purity']:.2f} held out"
+            sentence = f"**{text(name)}** is over-trained (purity {both}{when})"
         if state.moves:
             when = at_all([point for point, _ in state.moves])
-            sentence += f"; it was re-learnt{when}" + (", and memorised again" if state.memorised_last else "")
+            sentence += f"; it was re-learnt{when}" + (", and memorised again later" if state.memorised_last else "")
         else:
             sentence += " and was not re-learnt"
         sentences.append(f"{sentence}.")
