@@ -181,26 +181,25 @@ def log_values(record: Mapping[str, Any]) -> dict[str, float]:
 def describe_record(record: Mapping[str, Any]) -> Iterator[str]:
     """Yield one readable line per modality."""
     width = max(map(len, record["modalities"]), default=0)
+    epoch = epoch_of(record)
+    when = "start" if record["kind"] == "start" else f"epoch {round(epoch, 2):g}" if epoch is not None else "run"
     for name, values in record["modalities"].items():
-        when = "start" if record["kind"] == "start" else f"epoch {record['epoch']:g}"
         outcome = ""
         if record["kind"] == "point":
-            moved = values["alpha"] > 0
-            outcome = f": re-learnt (α {_short(values['alpha'])})" if moved else ": kept"
-        yield f"[{when}, step {record['step']}] {name:<{width}}  {_finding(values)}{outcome}"
+            outcome = f": re-learnt (α {_short(values['alpha'])})" if values["alpha"] > 0 else ": kept"
+        yield f"{when}  {name:<{width}}  {_finding(values)}{outcome}"
 
 
 def _finding(values: Mapping[str, Any]) -> str:
     if values.get("train_separability") is not None:
         return (
-            f"separability {_short(values['train_separability'])} train "
-            f"{_short(values['val_separability'])} held out  "
+            f"{_short(values['train_separability'])} train  {_short(values['val_separability'])} held out  "
             f"gap {_short(values['gap'])} ± {_short(values['standard_error'])}  "
-            f"memorised {values['memorised']:.0%} ± {values['memorised_error']:.0%}"
+            f"memorised {min(values['memorised'], 1):.0%} ± {values['memorised_error']:.0%}"
         )
     if values.get("train_purity") is not None:
         return (
-            f"purity {_short(values['train_purity'])} train {_short(values['val_purity'])} held out "
+            f"purity {_short(values['train_purity'])} train  {_short(values['val_purity'])} held out  "
             f"(chance {_short(values['train_chance_purity'])} {_short(values['val_chance_purity'])})  "
             f"gap {_short(values['gap'])}"
         )

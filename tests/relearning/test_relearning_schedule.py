@@ -102,6 +102,6 @@ def test_values_that_were_not_diagnosed_are_not_logged_but_told():
     entry = {**record(4), "modalities": {"rgb": values}}
     assert log_values(entry) == {"relearn/rgb/alpha": 0.5, "relearn/rgb/distance": 0.25}
     (line,) = describe_record(entry)
-    assert line == "[epoch 1, step 4] rgb: not diagnosed; re-learnt with α 0.500, moved by 25.0% of its norm"
+    assert line == "epoch 1  rgb  not diagnosed: re-learnt (α .50)"
     (line,) = describe_record({**entry, "kind": "record"})
     assert "re-learnt" not in line

@@ -1,6 +1,7 @@
 """Training one model of a recipe, from its flags to its report."""
 
 import logging
+import shlex
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -12,10 +13,13 @@ from transformers import TrainingArguments, set_seed
 
 from hf_relearn.cards import CardInfo
 from hf_relearn.cards.facts import changed_from_defaults
-from hf_relearn.experiments.modalities import Modality, columns_of
+from hf_relearn.experiments.modalities import Modality, columns_of, count_missing
 from hf_relearn.experiments.model_arguments import InputArguments, ModelArguments, merge_options
 from hf_relearn.models import MultimodalConfig, MultimodalForClassification, MultimodalProcessor
+from hf_relearn.relearning.terminal import LineHandler, say
 from hf_relearn.report import write_report
+from hf_relearn.report.markdown import metric_label, number, plain, shown_metrics
+from hf_relearn.report.verdict import missing_modalities, read_verdict
 from hf_relearn.training import (
     MultimodalCollator,
     MultimodalRelearnTrainer,
@@ -29,7 +33,8 @@ from hf_relearn.training import (
 def show_progress(args: TrainingArguments) -> None:
     """Print the library's own lines on the main process; warnings only on the others."""
     level = logging.INFO if args.process_index == 0 else logging.WARNING
-    logging.basicConfig(format="%(message)s")
+    logging.basicConfig(format="%(message)s", handlers=[LineHandler()])
+    logging.captureWarnings(True)
     logging.getLogger("hf_relearn").setLevel(level)
     logging.getLogger("__main__").setLevel(level)
 
@@ -71,6 +76,20 @@ class Experiment:
     def class_names(self) -> list[str]:
         feature = self.train.features[self.label_column]
         return (feature.feature if self.several_labels else feature).names
+
+    def count_samples(self) -> dict[str, dict[str, Any]]:
+        """Count each split's samples, and under `missing` those that lack a modality."""
+        splits = {"train": self.train, "validation": self.evaluation, "test": self.test}
+        return {
+            split: {
+                "samples": len(dataset),
+                "missing": {
+                    name: count_missing(dataset, modality.column) for name, modality in self.modalities.items()
+                },
+            }
+            for split, dataset in splits.items()
+            if dataset is not None
+        }
 
     def backbones(self) -> dict[str, Any]:
         """Modality -> what `from_backbones` takes."""
@@ -138,6 +157,10 @@ def run_experiment(
     start = time.perf_counter()
     output_dir = str(args.output_dir)
     checkpoint = _checkpoint(args)
+    samples = experiment.count_samples()
+    if args.process_index == 0:
+        for sentence in missing_modalities(samples):
+            say(plain(sentence))
     set_seed(args.seed)
     model = experiment.build_model()
     processor = experiment.build_processor(model)
@@ -183,13 +206,15 @@ def run_experiment(
     )
     if args.should_save:
         trainer.save_state()
+        settings = {**chosen_settings(experiment, args), **(extra_settings or {})}
         path = write_report(
             output_dir,
             title=experiment.title,
             records=result.diagnoses,
             log_history=trainer.state.log_history,
             results=results,
-            settings={**chosen_settings(experiment, args), **(extra_settings or {})},
+            settings=settings,
+            samples=samples,
             features={
                 name: (parts[part].with_gaps(), parts[part].labels)
                 for name, part in (("train", "training"), ("held-out", "diagnosing"))
@@ -199,13 +224,55 @@ def run_experiment(
             class_names=experiment.class_names,
             notes=[*experiment.notes, *_changes_of_settings(result.records)],
         )
-        logger.info("The report is in %s", path)
+        verdict = read_verdict(
+            result.diagnoses,
+            trainer.state.log_history,
+            results,
+            list(experiment.modalities),
+            samples=samples,
+            settings=settings,
+        )
     trainer.card_info = replace(trainer.card_info, results=results)
     if args.push_to_hub:
         trainer.try_push("End of training")  # which writes the card, too
     else:
         trainer.create_model_card()
+    if args.should_save:
+        say("\n".join(["", plain(verdict), "", *_results_lines(results), "", f"report  {path}"]))
+        say(f"next    {_next_command(experiment, output_dir)}")
     return result
+
+
+def _results_lines(results: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """The main metrics as rows and the splits as columns."""
+    names = [
+        name
+        for name in shown_metrics(name for metrics in results.values() for name in metrics)
+        if name not in ("loss", "f1_weighted")
+    ]
+    labels = [plain(metric_label(name)).removesuffix(": accuracy") for name in names]
+    widths = [max(map(len, labels), default=0), *(max(len(split), 8) for split in results)]
+    rows = [
+        [label, *(number(metrics.get(name)) for metrics in results.values())]
+        for name, label in zip(names, labels, strict=True)
+    ]
+    return [
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        )
+        for row in [["", *results], *rows]
+    ]
+
+
+_EXAMPLES = {"audio": "clip.wav", "vision": "picture.jpg", "video": "clip.mp4", "text": '"some words"'}
+
+
+def _next_command(experiment: Experiment, output_dir: str) -> str:
+    """A command that uses the model of a run."""
+    examples = [f"{name}={_EXAMPLES.get(modality.kind)}" for name, modality in experiment.modalities.items()]
+    if any(modality.kind not in _EXAMPLES for modality in experiment.modalities.values()):
+        examples = ["--file samples.csv"]
+    return f"hf-relearn predict {shlex.quote(output_dir)} {' '.join(examples)}"
 
 
 def chosen_settings(experiment: Experiment, args: RelearnTrainingArguments) -> dict[str, Any]:

@@ -132,7 +132,8 @@ def extract_features(
     with leaving_no_trace(model, seed), torch.no_grad():
         model.eval()
         batches = iter(loader)
-        bar = tqdm(mine, desc=description, disable=not (progress and process_index == 0), leave=False)
+        shown = progress and process_index == 0
+        bar = tqdm(mine, desc=description, disable=None if shown else True, leave=False)  # None: on a terminal only
         for _ in bar:
             with failing_together(num_processes):
                 batch = send_to_device(next(batches), device)

@@ -25,6 +25,7 @@ from hf_relearn.records import (
 )
 from hf_relearn.relearning.processes import by_first_process, failing_together
 from hf_relearn.relearning.settings import RelearnSettings
+from hf_relearn.relearning.terminal import say
 
 CHECKPOINT_FILE = "relearn_run.json"
 
@@ -226,9 +227,9 @@ class RunBookkeeping:
         """Keep a record, on disk too."""
         self.records.append(record)
         self._write()
-        if self.args.should_save:
+        if self.args.process_index == 0 and record["kind"] in ("point", "end"):
             for line in describe_record(record):
-                logger.info(line)
+                say(line)
 
     def has_end(self, step: int | None = None) -> bool:
         """Whether there is a record of the run's end: at this step, or at any."""

@@ -1,5 +1,6 @@
 """Small pieces of Markdown: tables, cells, numbers, lists of words."""
 
+import re
 from collections.abc import Iterable, Sequence
 from numbers import Integral
 from typing import Any
@@ -21,6 +22,12 @@ def text(value: Any) -> str:
 def prose(value: str) -> str:
     """A sentence that may hold Markdown, on one line and without local paths."""
     return " ".join(without_local_paths(value).split())
+
+
+def plain(markdown: str) -> str:
+    """Running text for a terminal: without the marks of `text` and without emphasis."""
+    unmarked = re.sub(r"(?<!\\)(\*\*|\*|`)", "", markdown)
+    return re.sub(r"\\([\\`*|\[\]$])", r"\1", unmarked).replace("&lt;", "<")
 
 
 def code(value: Any) -> str:

@@ -3,6 +3,7 @@
 from hf_relearn.records import HISTORY_FILE, read_history
 from hf_relearn.relearning.callback import RelearnCallback
 from hf_relearn.relearning.settings import RelearnSettings
+from hf_relearn.relearning.terminal import TerminalCallback
 from hf_relearn.training.arguments import PRESETS, RelearnTrainingArguments
 from hf_relearn.training.batches import MultimodalCollator
 from hf_relearn.training.checkpoints import last_checkpoint
@@ -17,6 +18,7 @@ __all__ = [
     "RelearnCallback",
     "RelearnSettings",
     "RelearnTrainingArguments",
+    "TerminalCallback",
     "classification_metrics",
     "last_checkpoint",
     "load_metric",

@@ -31,7 +31,8 @@ class RunFolder:
         log_history: the Trainer's.
         step: the step that training came to; None where no state of a Trainer is there.
         results: split -> metric -> value.
-        report: what the report was told: `title`, `settings`, `notes`, `results`, `versions`; empty without one.
+        report: what the report was told: `title`, `settings`, `notes`, `results`, `samples`, `versions`; empty
+            without one.
     """
 
     records: Sequence[Record]
@@ -147,6 +148,7 @@ def rebuild_report(folder: str | Path, *, title: str | None = None) -> Path:
         results=run.results,
         settings=run.report.get("settings", {}),
         notes=run.report.get("notes", ()),
+        samples=run.report.get("samples"),
         versions=run.report.get("versions"),
         keep_feature_figures=True,
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PrinterCallback, ProgressCallback
 
 from hf_relearn.cards.trainer_card import ModelCardCallback, write_model_card
 from hf_relearn.models import MultimodalProcessor
@@ -24,6 +24,7 @@ from hf_relearn.relearning.features import (
 )
 from hf_relearn.relearning.labels import is_stream, label_names
 from hf_relearn.relearning.settings import RelearnSettings
+from hf_relearn.relearning.terminal import TerminalCallback
 from hf_relearn.training.arguments import RelearnTrainingArguments
 from hf_relearn.training.batches import EpochCallback, MultimodalCollator, SeededBatches, as_it_is
 from hf_relearn.training.checkpoints import (
@@ -123,6 +124,11 @@ class MultimodalRelearnTrainer(PushingTrainer):
             compute_metrics=compute_metrics,
             **kwargs,
         )
+        replaced = PrinterCallback if args.disable_tqdm else ProgressCallback
+        printer = next((each for each in reversed(self.callback_handler.callbacks) if type(each) is replaced), None)
+        if printer is not None:  # a notebook has a table of its own
+            self.remove_callback(printer)
+            self.add_callback(TerminalCallback())
         if is_fusion_model(self.model):
             self.label_smoother = None  # the model smoothes by itself
         self.unimodal = ModalityEvaluation()
