@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -131,7 +132,7 @@ def _move_(
     _check(targets, initial, alpha, kind)
     if alpha == 0:
         return
-    with torch.no_grad():
+    with getattr(initial, "opened", nullcontext)(), torch.no_grad():
         for groups, pieces, toward in _chunks(targets, initial, kind):
             apart, before = _lerp_(pieces, toward, alpha)
             if squares is not None:
@@ -235,9 +236,10 @@ def relearn_encoders(
     moved = {}
     for modality, encoder in encoders.items():
         own = initial.subset(names[modality])
-        moved[modality] = soft_reinit_with_distance_(encoder, own, alphas[modality])
-        if interpolate_buffers:
-            interpolate_buffers_(encoder, own, alphas[modality])
+        with initial.opened():  # one encoder at a time, so that no more of the file than that stays in memory
+            moved[modality] = soft_reinit_with_distance_(encoder, own, alphas[modality])
+            if interpolate_buffers:
+                interpolate_buffers_(encoder, own, alphas[modality])
     return moved
 
 
