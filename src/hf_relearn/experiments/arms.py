@@ -19,7 +19,7 @@ from hf_relearn.training.trainer import divide
 
 logger = logging.getLogger(__name__)
 
-_NO_RELEARNING = {"relearn_strategy": "no", "diagnosis_return": False}
+_NO_RELEARNING = {"relearn_strategy": "no"}
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,7 @@ class Diagnoser:
         modalities: those to diagnose; None for all that the feature function gives.
 
     Attributes:
+        on_features: called with the training part's features at each diagnosis, before any weight moves.
         streamed: part -> number of samples that were read from the beginning of a stream; empty without streams.
 
     Raises:
@@ -94,6 +95,7 @@ class Diagnoser:
         self.args = args
         self._num_classes = num_classes
         self.modalities = modalities
+        self.on_features: Callable[[PartFeatures], None] | None = None
         # Read at once, so that what is wrong with them shows before training, not at the first point.
         self.labels = {part: self._read_labels(part) for part in self.parts}
 
@@ -149,6 +151,8 @@ class Diagnoser:
         """
         start = time.perf_counter()
         parts = self.features(model)
+        if self.on_features is not None:
+            self.on_features(parts["training"])
         extracted = time.perf_counter()
         modalities = by_first_process(lambda: self.judge(parts), self.args)
         end = time.perf_counter()

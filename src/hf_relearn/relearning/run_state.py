@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 from transformers import TrainerState, TrainingArguments
 
-from hf_relearn.method import InitialWeights, InitialWeightsError
+from hf_relearn.method import InitialWeights, InitialWeightsError, interpolate_buffers_, soft_reinit_
 from hf_relearn.method.tensors import is_sharded
 from hf_relearn.records import (
     HISTORY_FILE,
@@ -206,8 +206,15 @@ class RunBookkeeping:
         """How many re-learning points the run has had."""
         return points_taken(self.records)
 
-    def open_initial_weights(self, model: nn.Module, encoders: Iterable[str]) -> None:
-        """Write the initial weights of a starting run, or find those of a resumed one; `encoders` are full names.
+    def open_initial_weights(
+        self, model: nn.Module, encoders: Iterable[str], failed: InitialWeights | None = None
+    ) -> None:
+        """Write the initial weights of a starting run, or find those of a resumed one.
+
+        Args:
+            model: before its first training step.
+            encoders: their full names.
+            failed: the initial weights of an attempt that did not fit into memory; the encoders go back to them.
 
         Raises:
             InitialWeightsError: as `find_initial_weights`.
@@ -216,6 +223,17 @@ class RunBookkeeping:
             verify = self.args.process_index == 0
             with failing_together(self.args.world_size):
                 self.initial = find_initial_weights(output_folder(self.args), self.resumed_from, model, verify=verify)
+        elif failed is not None:
+            logger.warning(
+                "training starts over with a smaller batch: the encoders go back to their initial weights; fusion, "
+                "head, optimizer and random generators stay as the failed attempt left them"
+            )
+            self.initial = failed
+            for name in encoders:
+                encoder = model.get_submodule(name)
+                soft_reinit_(encoder, failed.subset(name), 1.0)
+                interpolate_buffers_(encoder, failed.subset(name), 1.0)
+            self._checksum = failed.checksum
         else:
             self.initial = write_initial_weights(self.args, model, encoders)
             self._checksum = self.initial.checksum

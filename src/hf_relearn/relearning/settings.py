@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 from hf_relearn.method.alpha import parse_alpha
 
@@ -14,12 +15,17 @@ _CHOICES = {
 }
 
 
+# Dropped settings -> what to use in their place.
+REPLACED = {"diagnosis_return": "--diagnosis_source eval, which costs no training samples"}
+
+
 @dataclass
 class RelearnSettings:
     """When to diagnose, on what, and how far to move back. Every field is a flag of the recipes.
 
     Raises:
         ValueError: for a value outside its range; the message names the flag.
+        TypeError: for a dropped field; the message names what to use in its place.
     """
 
     relearn_strategy: str = field(
@@ -107,14 +113,11 @@ class RelearnSettings:
             "the points only)."
         },
     )
-    diagnosis_return: bool = field(
-        default=False,
-        metadata={
-            "help": "After the last point let the held-out diagnosing part join training: from then on each epoch "
-            "draws as many samples as before from both parts, and a diagnosis for the record (`diagnosis_interval`) "
-            "looks at samples that were trained on."
-        },
-    )
+
+    def __new__(cls, *args: Any, **fields: Any) -> "RelearnSettings":
+        for name in REPLACED.keys() & fields.keys():
+            raise TypeError(f"there is no --{name} any more: use {REPLACED[name]}")
+        return super().__new__(cls)
 
     def check(self) -> None:
         """Raise `ValueError` for a value outside its range."""
@@ -132,8 +135,4 @@ class RelearnSettings:
             raise ValueError(f"--relearn_lambda is {self.relearn_lambda}, but it is a finite number of at least 0")
         if not 0 <= self.diagnosis_fraction < 1:
             raise ValueError(f"--diagnosis_fraction is {self.diagnosis_fraction}, but it is a share in [0, 1)")
-        if self.diagnosis_return and self.diagnosis_source == "eval":
-            raise ValueError(
-                "--diagnosis_return cannot give the evaluation set to training: use --diagnosis_source holdout"
-            )
         parse_alpha(self.relearn_alpha)

@@ -27,7 +27,7 @@ from hf_relearn.training.checkpoints import (
     last_checkpoint,
     reload_weights,
 )
-from hf_relearn.training.data_parts import ReturningDataset, ReturningSampler, divide, return_epoch, with_return
+from hf_relearn.training.data_parts import divide
 from hf_relearn.training.metrics import classification_metrics
 from hf_relearn.training.modality_accuracy import ModalityEvaluation, makes_ablations
 from hf_relearn.training.parameter_groups import divide_parameter_groups, freeze_parameters, trained_learning_rates
@@ -52,8 +52,9 @@ class MultimodalRelearnTrainer(PushingTrainer):
         diagnosis_dataset: the diagnosing part. None takes it from where `args.diagnosis_source` says.
         compute_metrics: None computes accuracy, macro and weighted F1.
 
-    Evaluation also reports `unimodal_<modality>_accuracy`: that of the uni-modal head, or of a linear probe fitted on
-    the latest training features where the model has no heads; and of a fusion of several modalities
+    Evaluation also reports `unimodal_<modality>_accuracy`: that of the uni-modal head. Of a model without heads it is
+    that of a linear probe on the features of a diagnosis, if one was made of the very same weights (as at the end of
+    a run with `diagnosis_interval`). Of a fusion of several modalities it reports
     `only_<modality>_accuracy` and `without_<modality>_accuracy`: that of the fused prediction with one modality alone
     and with one left out. No encoder runs again for any of them, and samples that lack a modality do not count for it.
 
@@ -97,7 +98,6 @@ class MultimodalRelearnTrainer(PushingTrainer):
             raise ValueError(
                 "--learning_rates sets up the Trainer's optimizer: give rates in the optimizer of your own"
             )
-        train_dataset = with_return(args, train_dataset, diagnosis_dataset)
         self._label_columns = label_names(data_collator)
         if model is not None:
             self._prepare_model(model, args)
@@ -113,7 +113,7 @@ class MultimodalRelearnTrainer(PushingTrainer):
         )
         if is_fusion_model(self.model):
             self.label_smoother = None  # the model smoothes by itself
-        self.unimodal = ModalityEvaluation()
+        self.unimodal = ModalityEvaluation(self.args)
         self.relearn_callback = RelearnCallback(
             encoders=lambda model: self.accelerator.unwrap_model(model).encoders,
             feature_function=multimodal_features,
@@ -124,6 +124,8 @@ class MultimodalRelearnTrainer(PushingTrainer):
             collate_fn=self.data_collator,
             log=self.log,
         )
+        self._attempts = 0  # of auto_find_batch_size
+        self.relearn_callback.on_features = self.unimodal.use_training_features
         self.add_callback(self.relearn_callback)
         self.add_callback(EpochCallback())
         self.add_callback(ModelCardCallback(self.create_model_card))
@@ -174,13 +176,7 @@ class MultimodalRelearnTrainer(PushingTrainer):
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> torch.utils.data.Sampler | None:
         dataset = train_dataset if train_dataset is not None else self.train_dataset
-        if isinstance(dataset, SeededBatches):
-            dataset = dataset.dataset
-        if not isinstance(dataset, ReturningDataset):
-            return super()._get_train_sampler(dataset)
-        seed = self.args.data_seed if self.args.data_seed is not None else self.args.seed
-        epoch = return_epoch(self.args, len(dataset), self._train_batch_size)
-        return ReturningSampler(dataset.train_size, dataset.diagnosis_size, epoch, seed)
+        return super()._get_train_sampler(dataset.dataset if isinstance(dataset, SeededBatches) else dataset)
 
     def get_train_dataloader(self) -> DataLoader:
         """The Trainer's, with batches whose random draws are seeded by batch, where rows have numbers."""
@@ -248,6 +244,7 @@ class MultimodalRelearnTrainer(PushingTrainer):
             resume_from_checkpoint = last_checkpoint(str(self.args.output_dir))
         elif resume_from_checkpoint:
             check_whole(resume_from_checkpoint)
+        self._attempts = 0
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
@@ -256,13 +253,16 @@ class MultimodalRelearnTrainer(PushingTrainer):
         self.relearn_callback.output_dir = self._get_output_dir(trial)
         if trial is not None:
             self.relearn_callback.settings = self._settings_of_trial()
-        self.unimodal.start(kwargs.get("resume_from_checkpoint"), self.args.process_index)
+        resumed = kwargs.get("resume_from_checkpoint")
+        if self._attempts and resumed is not None:
+            self._load_from_checkpoint(resumed)  # the Trainer does so before the first attempt only
+        self._attempts += 1
         return super()._inner_training_loop(*args, **kwargs)
 
     def _settings_of_trial(self) -> RelearnSettings:
         settings, divided_by = self.args.relearn_settings(), self.relearn_callback.settings
         settings.check()
-        for name in ("diagnosis_source", "diagnosis_fraction", "diagnosis_return"):
+        for name in ("diagnosis_source", "diagnosis_fraction"):
             if getattr(settings, name) != getattr(divided_by, name):
                 raise ValueError(
                     f"{name} cannot be searched over: the trainer divided the data by {getattr(divided_by, name)!r} "
@@ -277,7 +277,6 @@ class MultimodalRelearnTrainer(PushingTrainer):
         if self.args.should_save:
             begin_checkpoint(folder)
             self.relearn_callback.write_run_files(folder)
-        self.unimodal.save(str(folder), self.args.process_index)
         super()._save_checkpoint(model, trial)
 
     def _save_rng_state(self, output_dir: str) -> None:
@@ -293,6 +292,7 @@ class MultimodalRelearnTrainer(PushingTrainer):
             reload_weights(target, resume_from_checkpoint)
 
     def _load_best_model(self) -> None:
+        self.unimodal.use_training_features(None)
         if self.is_fsdp_enabled or self.is_deepspeed_enabled or not can_reload(self.model):
             super()._load_best_model()
         else:
