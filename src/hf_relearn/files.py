@@ -10,11 +10,12 @@ from typing import BinaryIO
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write to, which appears under its name when it is complete and on the disk, or else never.
+def whole_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
+    """Give a temporary path to write to; the file gets its name when it is complete, or else is deleted.
 
     Args:
-        path: of the file; its folder is created where it is missing.
+        path: of the file; a missing folder is created.
+        durable: wait until the content is on the disk.
 
     Raises:
         OSError: if it cannot be written; the error names the file.
@@ -22,15 +23,36 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        with open(temporary, "xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
+        yield temporary
+        give_default_mode(temporary)
+        if durable:
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
+        if error.errno is None:
+            raise
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error  # a full disk names no file
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a file to write to, which appears under its name when it is complete and on the disk, or else never.
+
+    Raises:
+        OSError: if it cannot be written; the error names the file.
+    """
+    with whole_path(path) as temporary, open(temporary, "xb") as file:
+        yield file
+
+
+def give_default_mode(path: Path) -> None:
+    """Give a file the mode that new files have (the umask says which); safetensors makes it 0600."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)
 
 
 def write_files(output_dir: Path, contents: Mapping[str, bytes]) -> None:

@@ -59,6 +59,7 @@ def test_flags_win_over_yaml_which_wins_over_presets(tmp_path):
         ("relearn_alfa: 0.3", "unknown key 'relearn_alfa'; did you mean 'relearn_alpha'?"),
         ("- a list", "holds a list"),
         ("a: [", "is not valid YAML"),
+        ("diagnosis_return: true", "there is no 'diagnosis_return' any more: use --diagnosis_source eval"),
     ],
 )
 def test_bad_yaml_is_refused_with_its_reason(tmp_path, capsys, text, message):
@@ -73,6 +74,7 @@ def test_bad_yaml_is_refused_with_its_reason(tmp_path, capsys, text, message):
     [
         (["--config", "absent.yaml"], "absent.yaml: no such file"),
         (["--preset", "papr"], "invalid choice: 'papr'"),
+        (["--diagnosis_return"], "there is no --diagnosis_return any more: use --diagnosis_source eval"),
         (["--relearn_alpha", "2"], "--relearn_alpha is '2'"),
         (["--relearn_strategi", "no", "--no_such_flag"], "unrecognized arguments"),
         (["--spectrogram_size", "64"], "--spectrogram_size takes height and width"),

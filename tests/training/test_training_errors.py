@@ -179,8 +179,3 @@ def test_labels_that_are_no_classes_are_refused(tmp_path, change, message):
 def test_an_empty_data_set_is_refused(tmp_path):
     with pytest.raises(ValueError, match="the diagnosing part cannot be diagnosed: the data set is empty"):
         make_trainer(tmp_path, trainer_kwargs={"diagnosis_dataset": TensorRows(0)}).train()
-
-
-def test_nothing_to_give_back_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="--diagnosis_return has nothing to give back: raise --diagnosis_fraction"):
-        make_trainer(tmp_path, diagnosis_return=True, diagnosis_fraction=0, relearn_alpha="0.5")

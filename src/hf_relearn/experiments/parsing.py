@@ -11,6 +11,8 @@ from typing import Any
 import yaml
 from transformers import HfArgumentParser
 
+from hf_relearn.relearning.settings import REPLACED
+
 _METHOD, _TRAINING = "diagnosing and re-learning", "training (transformers.TrainingArguments)"
 
 
@@ -65,6 +67,9 @@ def parse_recipe_arguments(
     parser.add_argument(
         "--config", metavar="FILE", help="YAML file with values of any of these flags; flags given beside it win."
     )
+    for flag in argv:
+        if (name := flag.removeprefix("--").partition("=")[0]) in REPLACED and flag.startswith("--"):
+            parser.error(f"there is no --{name} any more: use {REPLACED[name]}")
     known = {action.dest for action in parser._actions} - {"help", "config"}
     values = _read_yaml(_flag_value(argv, "config"), known, parser)
     parser.set_defaults(**values)
@@ -108,6 +113,8 @@ def _read_yaml(path: str | None, known: set[str], parser: argparse.ArgumentParse
     if not isinstance(values, dict):
         parser.error(f"--config {path} holds a {type(values).__name__}: it needs lines of the form 'flag: value'")
     for key in values:
+        if key in REPLACED:
+            parser.error(f"--config {path}: there is no {key!r} any more: use {REPLACED[key]}")
         if key not in known:
             close = difflib.get_close_matches(str(key), known, n=1)
             parser.error(f"--config {path}: unknown key {key!r}" + (f"; did you mean {close[0]!r}?" if close else ""))

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 from transformers import TrainerState, TrainingArguments
 
-from hf_relearn.method import InitialWeights, InitialWeightsError
+from hf_relearn.method import InitialWeights, InitialWeightsError, interpolate_buffers_, soft_reinit_
 from hf_relearn.method.tensors import is_sharded
 from hf_relearn.records import (
     HISTORY_FILE,
@@ -59,15 +59,15 @@ def earlier_records(output_dir: Path, checkpoint: Path, step: int) -> list[dict[
     return records_before(read_history(folder), step)
 
 
-def note_run(checkpoint: Path, fingerprint: str | None, settings: RelearnSettings) -> None:
-    """Write into a checkpoint which initial weights its run has (None without re-learning), and its settings."""
-    note = {"initial_weights": fingerprint, "settings": _as_noted(settings)}
-    write_text_atomically(checkpoint / CHECKPOINT_FILE, json.dumps(note, indent=2) + "\n")
+def note_run(folder: Path, checksum: str | None, settings: RelearnSettings) -> None:
+    """Write into a folder the checksum of its run's initial weights (None without re-learning), and its settings."""
+    note = {"initial_weights": checksum, "settings": _as_noted(settings)}
+    write_text_atomically(folder / CHECKPOINT_FILE, json.dumps(note, indent=2) + "\n")
 
 
 def noted_initial_weights(checkpoint: Path) -> str | None:
-    """Fingerprint of the initial weights that a checkpoint belongs to, or None if it does not say."""
-    return _note(checkpoint).get("initial_weights")
+    """Checksum of the initial weights that a checkpoint belongs to, or None if it does not say."""
+    return _note(checkpoint).get("initial_weights") or None
 
 
 def changed_settings(checkpoint: Path, settings: RelearnSettings) -> dict[str, dict[str, Any]]:
@@ -89,31 +89,38 @@ def _note(checkpoint: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def find_initial_weights(output_dir: Path, checkpoint: Path, model: nn.Module) -> InitialWeights:
-    """The initial weights of the run that wrote a checkpoint, from the output directory or beside the checkpoint.
+def find_initial_weights(
+    output_dir: Path, checkpoint: Path, model: nn.Module, *, verify: bool = True
+) -> InitialWeights:
+    """Find the initial weights of the run that wrote a checkpoint, in the output directory or beside the checkpoint.
+
+    Args:
+        output_dir: of the resumed run.
+        checkpoint: from which it resumes.
+        model: whose names and shapes they have to have.
+        verify: read the whole file and compare its checksum; one process of a run does.
 
     Raises:
-        InitialWeightsError: if they are not there, the checkpoint does not say which they are, or they are those of
-            another model. Neither the resumed weights nor another run's are ever taken for initial ones.
+        InitialWeightsError: they are not there, are damaged, or are those of another model; or the checkpoint does not
+            say which they are. Neither the resumed weights nor another run's are ever taken for initial ones.
     """
-    fingerprint = noted_initial_weights(checkpoint)
-    if fingerprint is None:
+    checksum = noted_initial_weights(checkpoint)
+    if checksum is None:
         raise InitialWeightsError(
             f"cannot resume from {checkpoint}: no {CHECKPOINT_FILE} there says what the run's initial weights "
             "were, so the run was saved without re-learning. Resume with --relearn_strategy no, or start afresh; with "
             "a Trainer of your own and a checkpoint outside its output_dir, set RelearnCallback.checkpoint_folder"
         )
-    found = [path for folder in (output_dir, checkpoint.parent) for path in InitialWeights.find(folder)]
-    for path in found:
-        if fingerprint in path.name:
-            initial = InitialWeights.load(path)
+    for folder in (output_dir, checkpoint.parent):
+        for path in InitialWeights.find(folder, checksum):
+            initial = InitialWeights.load(path, checksum if verify else None)
             initial.check_matches(model)
             return initial
+    found = {path.name for folder in (output_dir, checkpoint.parent) for path in InitialWeights.find(folder)}
     raise InitialWeightsError(
-        f"cannot resume from {checkpoint}: the run's initial weights _initial_weights-{fingerprint}.safetensors are "
-        f"not in {output_dir} (found {', '.join(sorted({path.name for path in found})) or 'none'}). Copy the file "
-        "there, resume with --relearn_strategy no, or start afresh; the checkpoint's own weights are trained ones and "
-        "cannot stand in"
+        f"cannot resume from {checkpoint}: the run's initial weights {InitialWeights.file_name(checksum)} are not in "
+        f"{output_dir} (found {', '.join(sorted(found)) or 'none'}). Copy the file there, resume with "
+        "--relearn_strategy no, or start afresh; the checkpoint's own weights are trained ones and cannot stand in"
     )
 
 
@@ -122,8 +129,9 @@ def remove_stale_initial_weights(output_dir: Path, current: InitialWeights) -> N
     needed = {noted_initial_weights(checkpoint) for checkpoint in output_dir.glob("checkpoint-*")}
     if None in needed:
         return
+    kept = {InitialWeights.file_name(checksum) for checksum in needed if checksum} | {current.path.name}
     for path in InitialWeights.find(output_dir):
-        if path.name != current.path.name and not any(str(fingerprint) in path.name for fingerprint in needed):
+        if path.name not in kept:
             path.unlink()
 
 
@@ -186,29 +194,49 @@ class RunBookkeeping:
         self.resumed_from: Path | None = None
         self.initial: InitialWeights | None = None
         self.records: list[dict[str, Any]] = []
-        self._fingerprint: str | None = None
+        self._checksum: str | None = None
         if args.should_save:
             remove_leftovers(output_folder(args))
         if state.global_step > 0:
             self.resumed_from = Path(checkpoint or checkpoint_folder(args, state))
-            self._fingerprint = noted_initial_weights(self.resumed_from)
+            self._checksum = noted_initial_weights(self.resumed_from)
 
     @property
     def points_taken(self) -> int:
         """How many re-learning points the run has had."""
         return points_taken(self.records)
 
-    def open_initial_weights(self, model: nn.Module, encoders: Iterable[str]) -> None:
-        """Write the initial weights of a starting run, or find those of a resumed one; `encoders` are full names.
+    def open_initial_weights(
+        self, model: nn.Module, encoders: Iterable[str], failed: InitialWeights | None = None
+    ) -> None:
+        """Write the initial weights of a starting run, or find those of a resumed one.
+
+        Args:
+            model: before its first training step.
+            encoders: their full names.
+            failed: the initial weights of an attempt that did not fit into memory; the encoders go back to them.
 
         Raises:
             InitialWeightsError: as `find_initial_weights`.
         """
         if self.resumed_from is not None:
-            self.initial = find_initial_weights(output_folder(self.args), self.resumed_from, model)
+            verify = self.args.process_index == 0
+            with failing_together(self.args.world_size):
+                self.initial = find_initial_weights(output_folder(self.args), self.resumed_from, model, verify=verify)
+        elif failed is not None:
+            logger.warning(
+                "training starts over with a smaller batch: the encoders go back to their initial weights; fusion, "
+                "head, optimizer and random generators stay as the failed attempt left them"
+            )
+            self.initial = failed
+            for name in encoders:
+                encoder = model.get_submodule(name)
+                soft_reinit_(encoder, failed.subset(name), 1.0)
+                interpolate_buffers_(encoder, failed.subset(name), 1.0)
+            self._checksum = failed.checksum
         else:
             self.initial = write_initial_weights(self.args, model, encoders)
-            self._fingerprint = self.initial.fingerprint
+            self._checksum = self.initial.checksum
 
     def open_records(self, state: TrainerState) -> None:
         """Begin the record of a starting run; of a resumed one keep what came before, and note changed settings."""
@@ -221,6 +249,9 @@ class RunBookkeeping:
                 for name, values in changed.items():
                     logger.warning("resumed with another --%s: %s instead of %s", name, values["to"], values["from"])
         self._write()
+        with failing_together(self.args.world_size):
+            if self.args.should_save:
+                note_run(output_folder(self.args), self._checksum, self.settings)
 
     def add(self, record: dict[str, Any]) -> None:
         """Keep a record, on disk too."""
@@ -237,7 +268,7 @@ class RunBookkeeping:
     def write_into(self, checkpoint: Path) -> None:
         """Write into a checkpoint what a resumed run reads: the records, the settings, which initial weights."""
         write_history(checkpoint, self.records)
-        note_run(checkpoint, self._fingerprint, self.settings)
+        note_run(checkpoint, self._checksum, self.settings)
 
     def _write(self) -> None:
         with failing_together(self.args.world_size):

@@ -17,12 +17,17 @@ _CHOICES = {
 SOURCES = ("auto", "eval", "holdout")
 
 
+# Dropped settings -> what to use in their place.
+REPLACED = {"diagnosis_return": "--diagnosis_source eval, which costs no training samples"}
+
+
 @dataclass
 class RelearnSettings:
     """When to diagnose, on what, and how far to move back. Every field is a flag of the recipes.
 
     Raises:
         ValueError: for a value outside its range; the message names the flag.
+        TypeError: for a dropped field; the message names what to use in its place.
     """
 
     relearn_strategy: str = field(
@@ -142,6 +147,11 @@ class RelearnSettings:
             "the start and at re-learning steps only)."
         },
     )
+
+    def __new__(cls, *args: Any, **fields: Any) -> "RelearnSettings":
+        for name in REPLACED.keys() & fields.keys():
+            raise TypeError(f"there is no --{name} any more: use {REPLACED[name]}")
+        return super().__new__(cls)
 
     def check(self) -> None:
         """Raise `ValueError` for a value outside its range."""

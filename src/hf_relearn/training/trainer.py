@@ -60,8 +60,9 @@ class MultimodalRelearnTrainer(PushingTrainer):
             says.
         compute_metrics: None computes accuracy, macro and weighted F1.
 
-    Evaluation also reports `unimodal_<modality>_accuracy`: that of the uni-modal head, or of a linear probe fitted on
-    the latest training features where the model has no heads; and of a fusion of several modalities
+    Evaluation also reports `unimodal_<modality>_accuracy`: that of the uni-modal head. Of a model without heads it is
+    that of a linear probe on the features of a diagnosis, if one was made of the very same weights (as at the end of
+    a run with `diagnosis_interval`). Of a fusion of several modalities it reports
     `only_<modality>_accuracy` and `without_<modality>_accuracy`: that of the fused prediction with one modality alone
     and with one left out. No encoder runs again for any of them, and samples that lack a modality do not count for it.
 
@@ -125,7 +126,7 @@ class MultimodalRelearnTrainer(PushingTrainer):
         )
         if is_fusion_model(self.model):
             self.label_smoother = None  # the model smoothes by itself
-        self.unimodal = ModalityEvaluation()
+        self.unimodal = ModalityEvaluation(self.args)
         self.relearn_callback = RelearnCallback(
             encoders=lambda model: self.accelerator.unwrap_model(model).encoders,
             feature_function=multimodal_features,
@@ -138,6 +139,8 @@ class MultimodalRelearnTrainer(PushingTrainer):
             log=self.log,
         )
         self._evaluated: EvaluatedFeatures | None = None
+        self._attempts = 0  # of auto_find_batch_size
+        self.relearn_callback.on_features = self.unimodal.use_training_features
         self.add_callback(self.relearn_callback)
         self.add_callback(EpochCallback())
         self.add_callback(ModelCardCallback(self.create_model_card))
@@ -185,6 +188,10 @@ class MultimodalRelearnTrainer(PushingTrainer):
             target: Any = self.model if model is None else model
             divide_parameter_groups(optimizer, target, self.args.learning_rates)
         return optimizer
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> torch.utils.data.Sampler | None:
+        dataset = train_dataset if train_dataset is not None else self.train_dataset
+        return super()._get_train_sampler(dataset.dataset if isinstance(dataset, SeededBatches) else dataset)
 
     def get_train_dataloader(self) -> DataLoader:
         """The Trainer's, with batches whose random draws are seeded by batch, where rows have numbers."""
@@ -266,6 +273,7 @@ class MultimodalRelearnTrainer(PushingTrainer):
             resume_from_checkpoint = last_checkpoint(str(self.args.output_dir))
         elif resume_from_checkpoint:
             check_whole(resume_from_checkpoint)
+        self._attempts = 0
         output = super().train(resume_from_checkpoint, *args, **kwargs)
         if self.args.relearn_final:
             choose_final_strength(self)
@@ -277,7 +285,10 @@ class MultimodalRelearnTrainer(PushingTrainer):
         self.relearn_callback.output_dir = self._get_output_dir(trial)
         if trial is not None:
             self.relearn_callback.settings = self._settings_of_trial()
-        self.unimodal.start(kwargs.get("resume_from_checkpoint"), self.args.process_index)
+        resumed = kwargs.get("resume_from_checkpoint")
+        if self._attempts and resumed is not None:
+            self._load_from_checkpoint(resumed)  # the Trainer does so before the first attempt only
+        self._attempts += 1
         return super()._inner_training_loop(*args, **kwargs)
 
     def _settings_of_trial(self) -> RelearnSettings:
@@ -298,7 +309,6 @@ class MultimodalRelearnTrainer(PushingTrainer):
         if self.args.should_save:
             begin_checkpoint(folder)
             self.relearn_callback.write_run_files(folder)
-        self.unimodal.save(str(folder), self.args.process_index)
         super()._save_checkpoint(model, trial)
 
     def _save_rng_state(self, output_dir: str) -> None:
@@ -314,6 +324,7 @@ class MultimodalRelearnTrainer(PushingTrainer):
             reload_weights(target, resume_from_checkpoint)
 
     def _load_best_model(self) -> None:
+        self.unimodal.use_training_features(None)
         if self.is_fsdp_enabled or self.is_deepspeed_enabled or not can_reload(self.model):
             super()._load_best_model()
         else:
