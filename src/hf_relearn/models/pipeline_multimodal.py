@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import Pipeline
 from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 
-from .processing_media import MediaError
+from .processing_sources import MediaError
 
 MAX_DOWNLOAD_BYTES = 100 * 2**20
 

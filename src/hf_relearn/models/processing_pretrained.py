@@ -19,6 +19,7 @@ from transformers import (
 )
 from transformers.utils import cached_file, is_torchvision_available
 
+from .configuration_limits import check_settings, check_size
 from .modeling_pooling import MASK_NAMES
 from .modeling_towers import backbone_input_names
 
@@ -119,12 +120,25 @@ def from_settings(settings: dict[str, Any], type_key: str) -> Any:
         ValueError: if the name is that of no preprocessor.
     """
     name = settings.get(type_key)
+    _refuse_strange_settings(settings, f"the {name} settings")
     names = [name] if is_torchvision_available() else [f"{name}Pil", name]
     for candidate in names:
         cls = getattr(transformers, str(candidate), None)
         if isinstance(cls, type) and issubclass(cls, (ImageProcessingMixin, FeatureExtractionMixin)):
             return cls.from_dict(dict(settings))
     raise ValueError(f"{type_key} is {name!r}, which is no preprocessor of this release of transformers")
+
+
+def _refuse_strange_settings(settings: dict[str, Any], where: str) -> None:
+    for key, value in settings.items():
+        if key.endswith(("_file", "_path")) and key != "name_or_path" and value:  # OneFormer's opens such files, or downloads them
+            raise ValueError(f"{where} name a file, {key} = {value!r}, which is not opened: leave it out")
+    check_settings(settings, where)
+    bound = "image pixels" if "merge_size" in settings else "image side"  # Qwen's kind gives sizes in pixels
+    for key in ("size", "crop_size", "pad_size"):
+        size = settings.get(key) or {}
+        for side in size.values() if isinstance(size, dict) else size if isinstance(size, (list, tuple)) else [size]:
+            check_size(bound, side or 0, f"{where}: {key}")
 
 
 def family_of(config: PreTrainedConfig) -> str:
