@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import Pipeline
 from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 
+from .modeling_weights import refuse_missing_weights
 from .processing_sources import MediaError
 
 MAX_DOWNLOAD_BYTES = 100 * 2**20
@@ -83,7 +84,7 @@ class MultimodalClassificationPipeline(Pipeline):
         timeout: seconds that fetching one address may take; 30 by default.
 
     Raises:
-        ValueError: for a model that is none of ours, or without its processor.
+        ValueError: for a model that is not ours, lacks weights in its files, or comes without its processor.
     """
 
     _load_processor: Any = True
@@ -100,6 +101,7 @@ class MultimodalClassificationPipeline(Pipeline):
             raise ValueError(f"{type(self.model).__name__} is no fusion model: the task {TASK!r} needs one")
         if self.processor is None:
             raise ValueError(f"the task {TASK!r} needs the model's processor: pipeline(..., processor=...)")
+        refuse_missing_weights(self.model)
         self.tokenizer = None  # those of texts belong to the processor
 
     def _sanitize_parameters(

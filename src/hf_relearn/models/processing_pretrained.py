@@ -55,7 +55,9 @@ def load_tokenizer(source: Any, **kwargs: Any) -> PreTrainedTokenizerBase:
     if source is None or isinstance(source, (PreTrainedConfig, PreTrainedModel)):
         raise ValueError(f"texts need a tokenizer, which a backbone given as {type(source).__name__} lacks: {remedy}")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, **kwargs)
+        # None would ask on the terminal whether code of the repository may run.
+        trust = kwargs.pop("trust_remote_code", None) or False
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust, **kwargs)
     except (OSError, ValueError, TypeError) as error:
         raise ValueError(f"{source} has no tokenizer ({error}): {remedy}") from error
     if len(tokenizer) <= len(tokenizer.all_special_ids):  # which transformers makes up where there are no files
@@ -94,7 +96,9 @@ def _pretrained_settings(auto_class: Any, source: Any) -> dict[str, Any] | None:
     if not _may_hold(source, _PREPROCESSOR_FILES):
         return None
     try:
-        return json.loads(auto_class.from_pretrained(source).to_json_string())  # lists, where to_dict has tuples
+        return json.loads(
+            auto_class.from_pretrained(source, trust_remote_code=False).to_json_string()
+        )  # lists, where to_dict has tuples
     except ImportError:  # some releases offer AutoImageProcessor with torchvision only; the file says enough
         settings, _ = ImageProcessingMixin.get_image_processor_dict(source)
         name = settings.get("image_processor_type") or settings.get("feature_extractor_type", "")
@@ -131,7 +135,7 @@ def from_settings(settings: dict[str, Any], type_key: str) -> Any:
 
 def _refuse_strange_settings(settings: dict[str, Any], where: str) -> None:
     for key, value in settings.items():
-        if key.endswith(("_file", "_path")) and key != "name_or_path" and value:  # OneFormer's opens such files, or downloads them
+        if value and key.endswith(("_file", "_path")) and key != "name_or_path":  # OneFormer's opens such files
             raise ValueError(f"{where} name a file, {key} = {value!r}, which is not opened: leave it out")
     check_settings(settings, where)
     bound = "image pixels" if "merge_size" in settings else "image side"  # Qwen's kind gives sizes in pixels
