@@ -30,6 +30,7 @@ CODE = {
     "pipeline_multimodal.py",
     "processing_augmentation.py",
     "processing_defaults.py",
+    "processing_downloads.py",
     "processing_features.py",
     "processing_images.py",
     "processing_media.py",

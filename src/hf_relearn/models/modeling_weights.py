@@ -115,12 +115,12 @@ def check_weights(source: Any, **kwargs: Any) -> None:
         _check_adapter(source, adapter, places)
         if not os.path.isfile(os.path.join(source, CONFIG_NAME)):
             return
-    index = _with_variant(SAFE_WEIGHTS_INDEX_NAME, kwargs.get("variant"))
+    index: str | None = _with_variant(SAFE_WEIGHTS_INDEX_NAME, kwargs.get("variant"))
     if (config := _find(source, CONFIG_NAME, places)) is not None:
         named = _read(config, "configuration").get("transformers_weights")
         if named is not None:
             _check_names(config, [named], (".safetensors", ".safetensors.index.json"))
-            index = named if named.endswith(".json") else None
+            index = str(named) if str(named).endswith(".json") else None
         elif _find(source, _with_variant(SAFE_WEIGHTS_NAME, kwargs.get("variant")), places, here_only=True):
             index = None  # it is not looked at, then
     if index is not None and (path := _find(source, index, places)) is not None:
