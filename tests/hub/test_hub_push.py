@@ -11,6 +11,7 @@ from hub_server import TOKEN, USER, Fault
 from hf_relearn.hub.upload import PushError, push_command, push_folder
 
 CODE = {
+    "configuration_limits.py",
     "configuration_multimodal.py",
     "modeling_attention.py",
     "modeling_backbones.py",
@@ -25,15 +26,18 @@ CODE = {
     "modeling_pretrained.py",
     "modeling_probe.py",
     "modeling_towers.py",
+    "modeling_weights.py",
     "pipeline_multimodal.py",
     "processing_augmentation.py",
     "processing_defaults.py",
+    "processing_downloads.py",
     "processing_features.py",
     "processing_images.py",
     "processing_media.py",
     "processing_multimodal.py",
     "processing_pretrained.py",
     "processing_sounds.py",
+    "processing_sources.py",
     "processing_text.py",
 }
 MODEL = {"config.json", "model.safetensors", "processor_config.json"}

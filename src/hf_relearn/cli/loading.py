@@ -41,7 +41,7 @@ def check_model(name_or_path: str, revision: str = "main") -> None:
         OSError: if there is none.
     """
     from huggingface_hub.utils import HFValidationError, validate_repo_id
-    from transformers import AutoConfig
+    from transformers import PreTrainedConfig
 
     from hf_relearn.models import MultimodalConfig
 
@@ -51,6 +51,9 @@ def check_model(name_or_path: str, revision: str = "main") -> None:
         except HFValidationError:
             message = f"{name_or_path}: no such folder, and no name that a model on the Hub could have"
             raise FileNotFoundError(message) from None
-    config = AutoConfig.from_pretrained(name_or_path, revision=revision)
-    if not isinstance(config, MultimodalConfig):
-        raise ValueError(f"{name_or_path} holds a model of the type {config.model_type!r}, which is no fusion model")
+    config, _ = PreTrainedConfig.get_config_dict(name_or_path, revision=revision)
+    if config.get("model_type") != MultimodalConfig.model_type:
+        code = " and brings code of its own, which is not run" if "auto_map" in config else ""
+        raise ValueError(
+            f"{name_or_path} holds a model of the type {config.get('model_type')!r}, which is no fusion model{code}"
+        )

@@ -41,6 +41,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="Tell each modality's share: how much a score falls when the modality is left out.",
     )
+    parser.add_argument(
+        "--allow_private_addresses",
+        action="store_true",
+        help="Also fetch http(s) addresses of this machine and of private networks.",
+    )
     parser.add_argument("--batch_size", metavar="N", type=positive, default=8, help="Samples per forward pass (8).")
     parser.add_argument(
         "--json", action="store_true", help="Print one JSON object per sample and line: sample, predictions."
@@ -78,6 +83,7 @@ def _predictions(classify: "MultimodalClassificationPipeline", samples: Any, arg
         batch_size=args.batch_size,
         top_k=args.top_k,
         return_contributions=args.contributions,
+        allow_private_addresses=args.allow_private_addresses,
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from hf_relearn.cli.usage import UsageError
 from hf_relearn.models import MultimodalClassificationPipeline
-from hf_relearn.models.pipeline_multimodal import is_address
+from hf_relearn.models.processing_downloads import is_address
 
 
 def given_sample(classify: MultimodalClassificationPipeline, pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
@@ -79,7 +79,7 @@ def _rows(path: str) -> Iterator[Mapping[str, Any]]:
                 continue
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError as error:
+            except (ValueError, RecursionError) as error:
                 raise ValueError(f"{path}, line {number}: no JSON ({error}); give one object per line") from error
             if not isinstance(row, dict):
                 raise ValueError(f"{path}, line {number}: no JSON object of modalities and values")
@@ -100,7 +100,7 @@ def _from_file(value: Any, kind: str, folder: Path) -> Any:
 def _numbers(name: str, text: str) -> list[Any]:
     try:
         value = json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         value = None
     if not isinstance(value, list):
         raise UsageError(f"{name}={text}: features are numbers in brackets, such as [0.1,0.2]")

@@ -8,6 +8,7 @@ from typing import ClassVar
 from datasets import DatasetDict
 
 from hf_relearn.cards import DatasetFacts
+from hf_relearn.data.table_media import UNREADABLE
 from hf_relearn.data.tables import load_table
 from hf_relearn.experiments.modalities import Modality
 
@@ -42,6 +43,17 @@ class TableArguments:
         default="label",
         metadata={"help": "Column with classes: names or integers; lists of them where a sample has several."},
     )
+    unreadable: str = field(
+        default="error",
+        metadata={
+            "help": "What sounds, pictures and videos that cannot be read are: an 'error' before training, rows to "
+            "'skip', or 'missing' values.",
+            "choices": list(UNREADABLE),
+        },
+    )
+    max_unreadable_share: float = field(
+        default=0.01, metadata={"help": "Share of a split's rows that may be skipped or miss values so."}
+    )
 
     @property
     def title(self) -> str:
@@ -70,4 +82,6 @@ class TableArguments:
             validation_fraction=self.validation_fraction,
             max_train_samples=self.max_train_samples,
             seed=seed,
+            unreadable=self.unreadable,
+            max_unreadable_share=self.max_unreadable_share,
         )

@@ -10,6 +10,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
+from .configuration_limits import check_size
 from .configuration_multimodal import MultimodalConfig
 from .modeling_backbones import build_backbone
 from .modeling_encoders import ModalityEncoder, ModalityOutput
@@ -176,6 +177,8 @@ class MultimodalModel(MultimodalPreTrainedModel):
             self.encoders[name] = ModalityEncoder(backbone, modality)
             self.placeholders[name] = Placeholder(modality, learnt=config.missing_placeholder == "learnt")
             main_inputs.append(f"{name}_{backbone.main_input_name}")
+            count = sum(parameter.numel() for parameter in self.encoders.parameters())
+            check_size("parameters", count, "the number of parameters")
         self.fusion = build_fusion(config, fusion_module)
         self.fused_size: int = self.fusion.fused_size
         self.main_input_name = main_inputs[0]

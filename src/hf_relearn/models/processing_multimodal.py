@@ -12,8 +12,8 @@ from transformers import BatchFeature, PreTrainedConfig, ProcessorMixin
 from .configuration_multimodal import MultimodalConfig, check_modality_name
 from .processing_augmentation import Augmentation
 from .processing_defaults import INPUT_TYPES, ModalityInput, default_input, takes_spectrogram
-from .processing_media import RawValueError
 from .processing_pretrained import load_tokenizer
+from .processing_sources import RawValueError
 from .processing_text import TextInput
 
 __all__ = ["MultimodalProcessor", "takes_spectrogram"]
