@@ -219,6 +219,8 @@ def chosen_settings(experiment: Experiment, args: RelearnTrainingArguments) -> d
         "learning_rates",
         "freeze",
         "class_weights",
+        "balancing",
+        "balancing_options",
         "lr_scheduler_type",
         "optim",
         "optim_args",

@@ -5,14 +5,17 @@ from dataclasses import dataclass, field, fields
 import torch
 from transformers import TrainingArguments
 
+from hf_relearn.balancing import BalancingSettings
 from hf_relearn.relearning.settings import RelearnSettings
 from hf_relearn.training.parameter_groups import ParameterSettings
 from hf_relearn.training.targets import TargetSettings
 
 
 @dataclass
-class RelearnTrainingArguments(RelearnSettings, ParameterSettings, TargetSettings, TrainingArguments):
-    """`TrainingArguments` with the fields of `RelearnSettings`, `ParameterSettings` and `TargetSettings`.
+class RelearnTrainingArguments(
+    RelearnSettings, BalancingSettings, ParameterSettings, TargetSettings, TrainingArguments
+):
+    """`TrainingArguments` with the fields of the four classes of settings before it.
 
     Raw columns have to reach the collator, so `remove_unused_columns` is False here.
     """
@@ -27,6 +30,7 @@ class RelearnTrainingArguments(RelearnSettings, ParameterSettings, TargetSetting
         if not torch.accelerator.is_available():
             self.dataloader_pin_memory = False  # there is nothing to pin for, and torch warns at every data loader
         self.check()
+        self.build_balancing()  # refuses what does not fit
         self.check_parameters()
         self.check_targets()
 

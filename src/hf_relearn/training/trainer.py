@@ -125,6 +125,8 @@ class MultimodalRelearnTrainer(PushingTrainer):
             log=self.log,
         )
         self.add_callback(self.relearn_callback)
+        if (balancing := args.build_balancing()) is not None:
+            self.add_callback(balancing)
         self.add_callback(EpochCallback())
         self.add_callback(ModelCardCallback(self.create_model_card))
 
