@@ -27,7 +27,8 @@ class MultimodalModelOutput(ModelOutput):
         features: modality -> (batch, d) uni-modal feature, before any modality has seen another; a placeholder in rows
             that lack the modality.
         present: modality -> (batch,) bool, True for rows that have it.
-        ablations: `only_<modality>` and `without_<modality>` -> (batch, fused width), with `output_ablations` only.
+        ablations: `only_<modality>`, `without_<modality>` and, of more than three modalities, sets such as `a+b` ->
+            (batch, fused width), with `output_ablations` only.
     """
 
     fused: Tensor | None = None
@@ -47,8 +48,8 @@ class MultimodalClassifierOutput(ModelOutput):
         features: modality -> (batch, d) uni-modal feature; a placeholder in rows that lack the modality.
         unimodal_logits: modality -> (batch, number of classes), with `unimodal_loss_weight` > 0 only.
         present: modality -> (batch,) bool, True for rows that have it.
-        ablation_logits: `only_<modality>` and `without_<modality>` -> (batch, number of classes), with
-            `output_ablations` and two modalities or more only.
+        ablation_logits: `only_<modality>`, `without_<modality>` and, of more than three modalities, sets such as
+            `a+b` -> (batch, number of classes), with `output_ablations` and two modalities or more only.
     """
 
     loss: Tensor | None = None

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from hf_relearn.method import NonFiniteFeaturesError, linear_probe_accuracy
+from hf_relearn.training.imbalance import ImbalanceMeasures
 
 PROBE_FILE = "unimodal_probe_{}.safetensors"
 
@@ -120,7 +121,8 @@ class ModalityEvaluation:
     Where the model has uni-modal heads it is seen whether their predictions are right; where it has none, features
     are gathered, on which a linear probe is scored that was fitted on the features of the latest training steps.
     Where the outputs hold `ablation_logits`, predictions without some modalities are judged too. A sample without a
-    modality does not count for this modality, nor where none of its modalities is left.
+    modality does not count for this modality, nor where none of its modalities is left. `ImbalanceMeasures` tells
+    what else is measured.
 
     Attributes:
         evaluating: whether an evaluation has begun and not ended.
@@ -131,11 +133,13 @@ class ModalityEvaluation:
         self.evaluating = False
         self._judged: dict[str, list[np.ndarray]] = {}
         self._batches: dict[str, list[np.ndarray]] = {}
+        self._imbalance = ImbalanceMeasures()
 
     def begin(self) -> None:
         """Start an evaluation."""
         self.evaluating = True
         self._judged, self._batches = {}, {}
+        self._imbalance = ImbalanceMeasures()
 
     def observe(self, outputs: Any, labels: Tensor | None, *, training: bool, accelerator: Accelerator) -> None:
         """Look at one forward pass; outputs without `features`, and batches without labels, are passed over."""
@@ -147,6 +151,7 @@ class ModalityEvaluation:
         if training and probed:
             self.window.add(features, labels, present)
         elif not training and self.evaluating:
+            self._imbalance.add(outputs, labels, accelerator)
             everywhere = torch.ones(len(labels), dtype=torch.bool, device=labels.device)
             having = {name: everywhere if present is None else present[name] for name in features}
             logits, counted = _variants(heads or {}, outputs.get("ablation_logits") or {}, having)
@@ -164,7 +169,7 @@ class ModalityEvaluation:
     def finish(self) -> dict[str, float]:
         """End an evaluation: name of the metric -> value, empty where nothing could be measured."""
         self.evaluating = False
-        metrics = {}
+        metrics = self._imbalance.finish()
         for name, columns in self._judged.items():
             column = np.concatenate(columns)
             counted = column[column != _NOT_COUNTED]

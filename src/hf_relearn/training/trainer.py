@@ -56,6 +56,7 @@ class MultimodalRelearnTrainer(PushingTrainer):
     the latest training features where the model has no heads; and of a fusion of several modalities
     `only_<modality>_accuracy` and `without_<modality>_accuracy`: that of the fused prediction with one modality alone
     and with one left out. No encoder runs again for any of them, and samples that lack a modality do not count for it.
+    `ImbalanceMeasures` says what it measures besides: each modality's Shapley value, calibration, and more.
 
     `hyperparameter_search` works with a `model_init`: each trial has its own initial weights, record and checkpoints
     in its own folder, and the fields of `RelearnSettings` can be searched over, but for those that divide the data.
