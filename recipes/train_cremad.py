@@ -9,6 +9,10 @@ On the real data (a clone with AudioWAV/ and VideoFlash/, after `git lfs pull`),
     accelerate launch recipes/train_cremad.py --data_dir CREMA-D \
         --train_file my_train.csv --validation_file val.csv --test_file test.csv
 
+Five folds of actors, of which this run tests on the second:
+
+    accelerate launch recipes/train_cremad.py --data_dir CREMA-D --folds 5 --fold 2
+
 As published, with a held-out diagnosing part, beside both baselines:
 
     accelerate launch recipes/train_cremad.py --data_dir CREMA-D --preset paper --compare
@@ -54,6 +58,15 @@ class DataArguments:
         default=0.2, metadata={"help": "Share of the actors in validation where there is no list."}
     )
     test_fraction: float = field(default=0.2, metadata={"help": "The same for test."})
+    folds: int | None = field(
+        default=None,
+        metadata={
+            "help": "Deal the actors to so many folds, with as many women and men in each if the clone has "
+            "VideoDemographics.csv: one fold is the test part and the next one validation. In place of lists and "
+            "fractions."
+        },
+    )
+    fold: int = field(default=1, metadata={"help": "The fold that is the test part, from 1 to --folds."})
     cache_dir: str | None = field(
         default=None, metadata={"help": "Where prepared data go; unset, the cache of `datasets`."}
     )
@@ -156,6 +169,9 @@ def main() -> None:
         seed=args.seed,
         validation_fraction=data.validation_fraction,
         test_fraction=data.test_fraction,
+        folds=data.folds,
+        fold=data.fold,
+        demographics_file=Path(data.data_dir) / "VideoDemographics.csv",
     )
 
     recipes = Path(__file__).parent

@@ -29,7 +29,7 @@ class RecipeArgumentParser(HfArgumentParser):
         for title in (_METHOD, _TRAINING):
             if title not in self._groups:
                 self._groups[title] = self.add_argument_group(title)
-        of_method = names[0].startswith(("--relearn_", "--diagnosis_"))
+        of_method = names[0].startswith(("--relearn_", "--diagnosis_", "--balancing"))
         return self._groups[_METHOD if of_method else _TRAINING].add_argument(*names, **kwargs)
 
 

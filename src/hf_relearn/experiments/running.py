@@ -24,6 +24,7 @@ from hf_relearn.training import (
     last_checkpoint,
     read_history,
 )
+from hf_relearn.training.imbalance import MEASURES, PREFIXES
 
 
 def show_progress(args: TrainingArguments) -> None:
@@ -219,6 +220,8 @@ def chosen_settings(experiment: Experiment, args: RelearnTrainingArguments) -> d
         "learning_rates",
         "freeze",
         "class_weights",
+        "balancing",
+        "balancing_options",
         "lr_scheduler_type",
         "optim",
         "optim_args",
@@ -264,9 +267,9 @@ def _checkpoint(args: RelearnTrainingArguments) -> str | None:
 def _without_prefix(metrics: Mapping[str, float], prefix: str) -> dict[str, float]:
     """The quality measures among an evaluation's values, not its speed."""
     values = {name.removeprefix(f"{prefix}_"): value for name, value in metrics.items()}
-    wanted = ("accuracy", "f1_macro", "f1_weighted", "f1_micro", "loss")
+    wanted = ("accuracy", "f1_macro", "f1_weighted", "f1_micro", "loss", *MEASURES)
     return {
         name: value
         for name, value in values.items()
-        if name in wanted or name.startswith(("unimodal_", "only_", "without_"))
+        if name in wanted or name.startswith(("unimodal_", "only_", "without_", *PREFIXES))
     }

@@ -216,7 +216,7 @@ class MultimodalConfig(PreTrainedConfig):
     model_type = "hf_relearn_multimodal"
     # `Trainer` looks here: mappings among the outputs would fill the memory in evaluation, and turn predictions into
     # tuples.
-    keys_to_ignore_at_inference = ["features", "unimodal_logits", "present", "ablation_logits"]
+    keys_to_ignore_at_inference = ["losses", "features", "unimodal_logits", "present", "ablation_logits"]
 
     modalities: dict[str, Any] = field(default_factory=dict)
     modality_order: list[str] | None = None
@@ -299,5 +299,5 @@ def check_modality_name(name: str) -> None:
     """Refuse a modality name that cannot be the prefix of keyword arguments and the name of a submodule."""
     if not isinstance(name, str) or not name.isidentifier():
         raise ValueError(f"the modality name {name!r} is no Python identifier, so it cannot be an input's prefix")
-    if hasattr(nn.ModuleDict(), name) or name == "labels":
+    if hasattr(nn.ModuleDict(), name) or name in ("labels", "fused"):
         raise ValueError(f"the modality name {name!r} is reserved: choose another one")

@@ -28,7 +28,8 @@ class MultimodalModelOutput(ModelOutput):
         features: modality -> (batch, d) uni-modal feature, before any modality has seen another; a placeholder in rows
             that lack the modality.
         present: modality -> (batch,) bool, True for rows that have it.
-        ablations: `only_<modality>` and `without_<modality>` -> (batch, fused width), with `output_ablations` only.
+        ablations: `only_<modality>`, `without_<modality>` and, of more than three modalities, sets such as `a+b` ->
+            (batch, fused width), with `output_ablations` only.
     """
 
     fused: Tensor | None = None
@@ -42,16 +43,18 @@ class MultimodalClassifierOutput(ModelOutput):
     """Output of `MultimodalForClassification`.
 
     Attributes:
-        loss: scalar, with `labels` only.
+        loss: scalar, with `labels` only: the fused loss and, times `unimodal_loss_weight`, those of the heads.
+        losses: `fused` and the modalities that have a head -> scalar, before weights, with `labels` only.
         logits: (batch, number of classes).
         features: modality -> (batch, d) uni-modal feature; a placeholder in rows that lack the modality.
         unimodal_logits: modality -> (batch, number of classes), with `unimodal_loss_weight` > 0 only.
         present: modality -> (batch,) bool, True for rows that have it.
-        ablation_logits: `only_<modality>` and `without_<modality>` -> (batch, number of classes), with
-            `output_ablations` and two modalities or more only.
+        ablation_logits: `only_<modality>`, `without_<modality>` and, of more than three modalities, sets such as
+            `a+b` -> (batch, number of classes), with `output_ablations` and two modalities or more only.
     """
 
     loss: Tensor | None = None
+    losses: dict[str, Tensor] | None = None
     logits: Tensor | None = None
     features: dict[str, Tensor] | None = None
     unimodal_logits: dict[str, Tensor] | None = None
@@ -184,11 +187,14 @@ class MultimodalModel(MultimodalPreTrainedModel):
         self.main_input_name = main_inputs[0]
         self.post_init()
 
-    def forward(self, output_ablations: bool = False, **inputs: Tensor) -> MultimodalModelOutput:
+    def forward(
+        self, output_ablations: bool = False, detach_fusion: bool = False, **inputs: Tensor
+    ) -> MultimodalModelOutput:
         """Encode and fuse a batch.
 
         Args:
             output_ablations: whether to fuse the same encodings again with each modality alone and each left out.
+            detach_fusion: whether gradients of the fused representation stop before the encoders.
             **inputs: `{modality}_{argument of the backbone}` and `{modality}_present`.
 
         Raises:
@@ -204,13 +210,16 @@ class MultimodalModel(MultimodalPreTrainedModel):
         }
         everyone = {name: _all_rows(output["feature"]) for name, output in encoded.items()}
         present = {name: everyone[name] if mask is None else mask for name, mask in masks.items()}
-        filled, fused = self.fuse(encoded, present, masks)
+        joined = {name: _detached(output) for name, output in encoded.items()} if detach_fusion else encoded
+        filled, fused = self.fuse(joined, present, masks)
+        if detach_fusion:
+            filled = self.fill(encoded, masks)
         by_rest: dict[frozenset[str], Tensor] = {}  # of two modalities, one alone is the other left out
         rests = ablations(list(present)) if output_ablations else {}
         for rest in rests.values():
             if rest not in by_rest:
                 kept = {name: mask if name in rest else torch.zeros_like(mask) for name, mask in present.items()}
-                by_rest[rest] = self.fuse(encoded, kept, kept)[1]
+                by_rest[rest] = self.fuse(joined, kept, kept)[1]
         return MultimodalModelOutput(
             fused=fused,
             features={name: output["feature"] for name, output in filled.items()},
@@ -222,8 +231,14 @@ class MultimodalModel(MultimodalPreTrainedModel):
         self, encoded: dict[str, ModalityOutput], present: dict[str, Tensor], masks: Mapping[str, Tensor | None]
     ) -> tuple[dict[str, ModalityOutput], Tensor]:
         """Put placeholders where a mask says so, and fuse: what was fused, and (batch, fused width)."""
-        filled = {name: self.placeholders[name](output, masks[name]) for name, output in encoded.items()}
+        filled = self.fill(encoded, masks)
         return filled, self.fusion(filled, present)
+
+    def fill(
+        self, encoded: Mapping[str, ModalityOutput], masks: Mapping[str, Tensor | None]
+    ) -> dict[str, ModalityOutput]:
+        """Put placeholders where a mask says so."""
+        return {name: self.placeholders[name](output, masks[name]) for name, output in encoded.items()}
 
 
 class MultimodalForClassification(MultimodalPreTrainedModel):
@@ -262,6 +277,7 @@ class MultimodalForClassification(MultimodalPreTrainedModel):
         labels: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
         output_ablations: bool = False,
+        detach_fusion: bool = False,
         **inputs: Tensor,
     ) -> MultimodalClassifierOutput:
         """Classify a batch.
@@ -272,6 +288,7 @@ class MultimodalForClassification(MultimodalPreTrainedModel):
             num_items_in_batch: number of labels in the whole accumulated batch, which `Trainer` passes; the loss is
                 then the sum over this batch divided by it, so that gradient accumulation does not change it.
             output_ablations: whether to classify again with each modality alone and each left out. Encoders run once.
+            detach_fusion: whether the fused loss trains fusion and classifier only; heads' losses reach encoders.
             **inputs: `{modality}_{argument of the backbone}`, and `{modality}_present`, (batch,) bool, where rows lack
                 a modality. The inputs of one that all rows lack may be left out.
 
@@ -280,25 +297,30 @@ class MultimodalForClassification(MultimodalPreTrainedModel):
                 missing.
             ValueError: for labels or a `{modality}_present` of another shape.
         """
-        output = self.multimodal(output_ablations=output_ablations, **inputs)
+        output = self.multimodal(output_ablations=output_ablations, detach_fusion=detach_fusion, **inputs)
         logits = self.classifier(self.dropout(output.fused))
         unimodal_logits = {name: head(output.features[name]) for name, head in self.unimodal_heads.items()}
-        loss = None
+        loss, losses = None, {}
         if labels is not None:
-            loss = classification_loss(logits, labels, self.config, num_items_in_batch)
+            loss = losses["fused"] = classification_loss(logits, labels, self.config, num_items_in_batch)
             for name, head_logits in unimodal_logits.items():
                 present = output.present[name]
-                head_loss = classification_loss(head_logits, labels, self.config, num_items_in_batch, present)
-                loss = loss + self.config.unimodal_loss_weight * head_loss
+                losses[name] = classification_loss(head_logits, labels, self.config, num_items_in_batch, present)
+                loss = loss + self.config.unimodal_loss_weight * losses[name]
         ablated = {name: self.classifier(self.dropout(fused)) for name, fused in (output.ablations or {}).items()}
         return MultimodalClassifierOutput(
             loss=loss,
+            losses=losses or None,
             logits=logits,
             features=output.features,
             unimodal_logits=unimodal_logits or None,
             present=output.present,
             ablation_logits=ablated or None,
         )
+
+
+def _detached(output: ModalityOutput) -> ModalityOutput:
+    return ModalityOutput(output["feature"].detach(), output["tokens"].detach(), output.token_mask)
 
 
 def _all_rows(feature: Tensor) -> Tensor:

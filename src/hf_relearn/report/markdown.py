@@ -59,10 +59,25 @@ def listed(words: Sequence[str]) -> str:
 
 
 _OF_A_MODALITY = {"unimodal": "{} alone", "only": "only {} given", "without": "without {}"}
+_MEASURES = {
+    "nll": "negative log likelihood",
+    "ece": "expected calibration error",
+    "right_alone": "share that one modality alone gets right",
+}
+_MEASURES_OF_A_MODALITY = {
+    "shapley_": "{}: Shapley value of accuracy",
+    "rises_without_": "share surer of the true class without {}",
+    "right_alone_": "share that only {} alone gets right",
+}
 
 
 def metric_label(key: str) -> str:
     """A metric's key for a reader: `unimodal_audio_accuracy` becomes `audio alone: accuracy`."""
+    if key in _MEASURES:
+        return _MEASURES[key]
+    for prefix, label in _MEASURES_OF_A_MODALITY.items():
+        if key.startswith(prefix):
+            return label.format(text(key.removeprefix(prefix)))
     what, _, rest = key.partition("_")
     if what in _OF_A_MODALITY:
         for metric in ("accuracy", "f1_macro", "f1_weighted", "loss"):

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 
+from hf_relearn.balancing import BalancingSettings
 from hf_relearn.relearning.schedule import DEFAULT_POINTS
 from hf_relearn.relearning.settings import RelearnSettings
 from hf_relearn.training.parameter_groups import ParameterSettings
@@ -51,8 +52,10 @@ def preset_settings(preset: str, relearn_interval: int | None = None) -> dict[st
 
 
 @dataclass
-class RelearnTrainingArguments(RelearnSettings, ParameterSettings, TargetSettings, TrainingArguments):
-    """`TrainingArguments` with the fields of `RelearnSettings`, `ParameterSettings` and `TargetSettings`.
+class RelearnTrainingArguments(
+    RelearnSettings, BalancingSettings, ParameterSettings, TargetSettings, TrainingArguments
+):
+    """`TrainingArguments` with the fields of the four classes of settings before it.
 
     Raw columns have to reach the collator, so `remove_unused_columns` is False here; and gradients are not clipped
     unless `max_grad_norm` is given.
@@ -91,6 +94,7 @@ class RelearnTrainingArguments(RelearnSettings, ParameterSettings, TargetSetting
         if not torch.accelerator.is_available():
             self.dataloader_pin_memory = False  # there is nothing to pin for, and torch warns at every data loader
         self.check()
+        self.build_balancing()  # refuses what does not fit
         self.check_parameters()
         self.check_targets()
 

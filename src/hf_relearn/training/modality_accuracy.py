@@ -13,6 +13,7 @@ from transformers import TrainingArguments
 from hf_relearn.method import NonFiniteFeaturesError, linear_probe_accuracy
 from hf_relearn.relearning.diagnoser import PartFeatures
 from hf_relearn.relearning.processes import by_first_process
+from hf_relearn.training.imbalance import ImbalanceMeasures
 
 
 def probe_accuracies(
@@ -56,7 +57,8 @@ class ModalityEvaluation:
     The predictions of uni-modal heads are judged if the model has heads. If it has none, a linear probe is fitted on
     the training features of a diagnosis of the very same weights, if one was made; else there is no such accuracy.
     If the outputs hold `ablation_logits`, predictions without some modalities are judged too. A sample without a
-    modality does not count for this modality, nor where none of its modalities is left.
+    modality does not count for this modality, nor where none of its modalities is left. `ImbalanceMeasures`
+    tells what else is measured.
 
     Attributes:
         evaluating: whether an evaluation has begun and not ended.
@@ -67,6 +69,7 @@ class ModalityEvaluation:
         self.evaluating = False
         self._judged: dict[str, list[np.ndarray]] = {}
         self._batches: dict[str, list[np.ndarray]] = {}
+        self._imbalance = ImbalanceMeasures()
         self._training_features: PartFeatures | None = None
 
     def use_training_features(self, features: PartFeatures | None) -> None:
@@ -77,6 +80,7 @@ class ModalityEvaluation:
         """Start an evaluation."""
         self.evaluating = True
         self._judged, self._batches = {}, {}
+        self._imbalance = ImbalanceMeasures()
 
     def observe(self, outputs: Any, labels: Tensor | None, *, training: bool, accelerator: Accelerator) -> None:
         """Look at one forward pass; outputs without `features`, and batches without labels, are passed over."""
@@ -88,6 +92,7 @@ class ModalityEvaluation:
         heads, present = outputs.get("unimodal_logits"), outputs.get("present")
         probed = heads is None and labels.ndim == 1
         if not training and self.evaluating:
+            self._imbalance.add(outputs, labels, accelerator)
             everywhere = torch.ones(len(labels), dtype=torch.bool, device=labels.device)
             having = {name: everywhere if present is None else present[name] for name in features}
             logits, counted = _variants(heads or {}, outputs.get("ablation_logits") or {}, having)
@@ -105,7 +110,7 @@ class ModalityEvaluation:
     def finish(self) -> dict[str, float]:
         """End an evaluation: name of the metric -> value, empty where nothing could be measured."""
         self.evaluating = False
-        metrics = {}
+        metrics = self._imbalance.finish()
         for name, columns in self._judged.items():
             column = np.concatenate(columns)
             counted = column[column != _NOT_COUNTED]

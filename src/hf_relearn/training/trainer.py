@@ -65,6 +65,7 @@ class MultimodalRelearnTrainer(PushingTrainer):
     a run with `diagnosis_interval`). Of a fusion of several modalities it reports
     `only_<modality>_accuracy` and `without_<modality>_accuracy`: that of the fused prediction with one modality alone
     and with one left out. No encoder runs again for any of them, and samples that lack a modality do not count for it.
+    `ImbalanceMeasures` says what it measures besides: each modality's Shapley value, calibration, and more.
 
     `hyperparameter_search` works with a `model_init`: each trial has its own initial weights, record and checkpoints
     in its own folder, and the fields of `RelearnSettings` can be searched over, but for those that divide the data.
@@ -142,6 +143,8 @@ class MultimodalRelearnTrainer(PushingTrainer):
         self._attempts = 0  # of auto_find_batch_size
         self.relearn_callback.on_features = self.unimodal.use_training_features
         self.add_callback(self.relearn_callback)
+        if (balancing := args.build_balancing()) is not None:
+            self.add_callback(balancing)
         self.add_callback(EpochCallback())
         self.add_callback(ModelCardCallback(self.create_model_card))
 
