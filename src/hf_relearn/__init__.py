@@ -5,10 +5,9 @@ and each encoder is moved softly back towards its initial weights by that measur
 Re-learning for Balanced Multimodal Learning", ECCV 2024, arXiv 2407.09705).
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
-
-from hf_relearn.autoload import register_with_pipelines
 
 if TYPE_CHECKING:
     from hf_relearn.hub.onnx_export import export_onnx
@@ -83,4 +82,7 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-register_with_pipelines()
+# `hf_relearn.models` registers with the Auto classes and pipelines, and takes seconds to import. Who has transformers
+# loaded already gets it at once; anyone else by importing a model's name from here, or `hf_relearn.models`.
+if "transformers" in sys.modules:
+    import_module("hf_relearn.models")
