@@ -31,11 +31,11 @@ from hf_relearn.experiments import (
     TableArguments,
     find_backbone,
     parse_recipe_arguments,
-    read_pairs,
     run_or_compare,
     show_progress,
 )
 from hf_relearn.models.configuration_multimodal import KINDS
+from hf_relearn.pairs import read_pairs
 
 
 @dataclass
@@ -72,7 +72,7 @@ class ModalityArguments:
         for name, kind in kinds.items():
             if kind not in KINDS:
                 raise ValueError(f"--modalities: {name!r} needs a kind, as '{name}:vision'; one of {', '.join(KINDS)}")
-        columns, models = read_pairs("columns", self.columns, kinds), read_pairs("models", self.models, kinds)
+        columns, models = read_pairs("--columns", self.columns, kinds), read_pairs("--models", self.models, kinds)
         output = {}
         for name, kind in kinds.items():
             column = columns.get(name, "image" if name == "vision" else name)

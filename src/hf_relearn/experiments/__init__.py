@@ -3,7 +3,7 @@
 from hf_relearn.experiments.arguments import PRESETS, RunArguments
 from hf_relearn.experiments.arms import compare_arms, run_or_compare
 from hf_relearn.experiments.modalities import Modality
-from hf_relearn.experiments.model_arguments import InputArguments, ModelArguments, find_backbone, read_pairs
+from hf_relearn.experiments.model_arguments import InputArguments, ModelArguments, find_backbone
 from hf_relearn.experiments.parsing import parse_recipe_arguments
 from hf_relearn.experiments.running import Experiment, RunResult, run_experiment, show_progress
 from hf_relearn.experiments.table_arguments import TableArguments
@@ -20,7 +20,6 @@ __all__ = [
     "compare_arms",
     "find_backbone",
     "parse_recipe_arguments",
-    "read_pairs",
     "run_experiment",
     "run_or_compare",
     "show_progress",

@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hf_relearn.pairs import read_pairs
+
 
 def learning_state_alpha(gap: float, relearn_lambda: float = 3.0) -> float:
     """Strength of the re-learning for a purity gap: alpha = tanh(lambda * |gap|).
@@ -38,10 +40,7 @@ def parse_alpha(alpha: str | float | Mapping[str, float] | None) -> float | dict
         if isinstance(pairs, str):
             if "=" not in pairs:
                 return _strength(float(pairs))
-            parts = [pair.split("=") for pair in pairs.split(",")]
-            pairs = {name.strip(): value for name, value in parts}
-            if len(pairs) < len(parts):
-                raise ValueError("a modality is named twice")
+            pairs = read_pairs("--relearn_alpha", pairs.split(","))
         return {name: _strength(float(value)) for name, value in pairs.items()}
     except (TypeError, ValueError):
         raise ValueError(
