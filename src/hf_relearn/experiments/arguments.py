@@ -1,9 +1,10 @@
 """The flags that all recipes share: which preset, what to compare."""
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from hf_relearn.cards import CardInfo
+if TYPE_CHECKING:
+    from hf_relearn.cards import CardInfo
 
 # The method's settings. What a model and a data set need (epochs, learning rate) is set by each recipe.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -58,8 +59,10 @@ class RunArguments:
     def __post_init__(self) -> None:
         self.card_info()
 
-    def card_info(self, **facts: Any) -> CardInfo:
+    def card_info(self, **facts: Any) -> "CardInfo":
         """What the model card has to be told: the flags above, and other fields of `CardInfo`."""
+        from hf_relearn.cards import CardInfo
+
         if self.language:
             facts["language"] = self.language
         return CardInfo(license=self.license, **facts)

@@ -3,13 +3,16 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import yaml
 
-from hf_relearn.models import Augmentation
-from hf_relearn.models.configuration_multimodal import FUSION_OPTIONS
 from hf_relearn.pairs import read_pairs
+
+if TYPE_CHECKING:
+    from hf_relearn.models import Augmentation
+
+FUSIONS = ("concat", "sum", "gated", "film", "low_rank", "cross_attention", "bottleneck")
 
 
 @dataclass
@@ -23,7 +26,7 @@ class ModelArguments:
         metadata={
             "help": "How the modalities are joined: late, from one feature each ('concat', 'sum', 'gated', 'film', "
             "'low_rank'), or from their tokens ('cross_attention', 'bottleneck').",
-            "choices": list(FUSION_OPTIONS),
+            "choices": list(FUSIONS),
         },
     )
     fusion_options: list[str] | None = field(
@@ -119,8 +122,10 @@ class InputArguments:
         if self.spectrogram_size is not None and len(self.spectrogram_size) != 2:
             raise ValueError(f"--spectrogram_size takes height and width, but got {self.spectrogram_size}")
 
-    def augmentation(self) -> Augmentation | None:
-        """What training batches get."""
+    def augmentation(self) -> "Augmentation | None":
+        """Build the augmentation of training batches."""
+        from hf_relearn.models import Augmentation
+
         if not self.augment:
             return None
         return Augmentation(image_crop_scale=self.image_crop_scale, image_flip=self.image_flip)

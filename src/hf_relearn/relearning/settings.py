@@ -3,8 +3,6 @@
 import math
 from dataclasses import dataclass, field
 
-from hf_relearn.method.alpha import parse_alpha
-
 _CHOICES = {
     "relearn_strategy": ("no", "epoch", "steps"),
     "relearn_optimizer_state": ("keep", "reset"),
@@ -118,6 +116,8 @@ class RelearnSettings:
 
     def check(self) -> None:
         """Raise `ValueError` for a value outside its range."""
+        from hf_relearn.method.alpha import parse_alpha  # takes a second, which `--help` does not have
+
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"--{name} is {getattr(self, name)!r}: choose one of {', '.join(choices)}")

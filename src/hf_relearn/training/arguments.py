@@ -6,8 +6,7 @@ import torch
 from transformers import TrainingArguments
 
 from hf_relearn.relearning.settings import RelearnSettings
-from hf_relearn.training.parameter_groups import ParameterSettings
-from hf_relearn.training.targets import TargetSettings
+from hf_relearn.training.settings import ParameterSettings, TargetSettings
 
 
 @dataclass
