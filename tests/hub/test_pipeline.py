@@ -151,14 +151,37 @@ def site() -> Iterator[str]:
 
 @pytest.mark.parametrize(
     "imports",
-    ["import hf_relearn, sys; assert 'torch' not in sys.modules; from transformers import pipeline"]
-    + ["from transformers import pipeline; import hf_relearn"],
-    ids=["package first", "transformers first"],
+    [
+        "import hf_relearn.models; from transformers import pipeline",
+        "from transformers import pipeline; import hf_relearn.models",
+        "import hf_relearn, transformers; from transformers import pipeline; import hf_relearn.models",
+        "from hf_relearn import MultimodalForClassification; from transformers import pipeline",
+        "import transformers, hf_relearn; pipeline = transformers.pipeline",
+    ],
 )
-def test_plain_import_of_the_package_is_enough(folder, imports):
-    code = f"{imports}; print(type(pipeline({TASK!r}, model={str(folder)!r})).__name__)"
+def test_registration_works_in_every_import_order(folder, imports):
+    code = f"""import sys
+{imports}
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoProcessor
+for auto in (AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoProcessor):
+    print(type(auto.from_pretrained({str(folder)!r})).__name__)
+print(type(pipeline({TASK!r}, model={str(folder)!r})).__name__)"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    assert done.stdout.strip() == "MultimodalClassificationPipeline", done.stderr
+    assert done.stdout.split() == [
+        "MultimodalConfig",
+        "MultimodalModel",
+        "MultimodalForClassification",
+        "MultimodalProcessor",
+        "MultimodalClassificationPipeline",
+    ], done.stderr
+
+
+def test_the_package_alone_is_light():
+    code = (
+        "import sys; before = sys.meta_path[:]; import hf_relearn; assert sys.meta_path == before; print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert not {"torch", "transformers", "numpy", "datasets"} & set(done.stdout.split()), done.stderr
 
 
 def test_without_the_package_the_code_of_a_repository_gives_the_same(classify, with_code, tmp_path):

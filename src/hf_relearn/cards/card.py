@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from hf_relearn.cards import sections
 from hf_relearn.cards.facts import CardFacts, EncoderFacts
 from hf_relearn.files import file_stem, write_files
+from hf_relearn.hub.local_paths import local_roots, scrub_files, scrub_json
 from hf_relearn.report.markdown import metric_label, prose, text
 from hf_relearn.report.run_report import draw_figures
 from hf_relearn.report.theme import render_png
@@ -146,7 +148,7 @@ def render_card(facts: CardFacts, captions: dict[str, tuple[str, str]] | None = 
         captions: path of each figure, relative to the card -> (subject, caption).
 
     Returns:
-        The text of `README.md`. No absolute local path is in it.
+        The text of `README.md`.
     """
     card = ModelCard.from_template(
         card_data(facts),
@@ -193,8 +195,10 @@ def write_card(folder: str | Path, facts: CardFacts) -> Path:
             if (folder / path).is_file():
                 caption = f"Features of {text(name)} by class, in one projection of both parts."
                 captions[path] = (f"the {text(name)} features", caption)
+    roots = local_roots(folder)
+    facts = replace(facts, settings=scrub_json(facts.settings, roots))
     contents[CARD_FILE] = render_card(facts, captions).encode()
-    write_files(folder, contents)
+    write_files(folder, scrub_files(contents, roots))
     return folder / CARD_FILE
 
 

@@ -2,22 +2,25 @@
 
 import argparse
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from hf_relearn.cards import CardInfo
-from hf_relearn.models.configuration_multimodal import UNIMODAL_LOSS_WEIGHTS
-from hf_relearn.training.arguments import PRESETS as TRAINING_PRESETS
-from hf_relearn.training.arguments import preset_settings
+from hf_relearn.relearning.presets import PRESETS as METHOD_PRESETS
+from hf_relearn.relearning.presets import preset_settings
 
+if TYPE_CHECKING:
+    from hf_relearn.cards import CardInfo
+
+# As in `from_backbones(preset=...)`, which takes a second to import.
+_UNIMODAL_LOSS_WEIGHTS = {"balanced": 1.0, "paper": 0.0, "heads": 1.0}
 # The settings of each preset, those of the model's uni-modal heads among them, by flag.
 PRESETS: dict[str, dict[str, Any]] = {
-    name: {**values, "unimodal_loss_weight": UNIMODAL_LOSS_WEIGHTS[name]} for name, values in TRAINING_PRESETS.items()
+    name: {**values, "unimodal_loss_weight": _UNIMODAL_LOSS_WEIGHTS[name]} for name, values in METHOD_PRESETS.items()
 }
 
 
 def preset_defaults(chosen: argparse.Namespace) -> dict[str, Any]:
     """Return the flags' defaults by the preset that was chosen; `--relearn_interval` replaces its points."""
-    weight = UNIMODAL_LOSS_WEIGHTS[chosen.preset]
+    weight = _UNIMODAL_LOSS_WEIGHTS[chosen.preset]
     return {**preset_settings(chosen.preset, chosen.relearn_interval), "unimodal_loss_weight": weight}
 
 
@@ -55,8 +58,10 @@ class RunArguments:
     def __post_init__(self) -> None:
         self.card_info()
 
-    def card_info(self, **facts: Any) -> CardInfo:
+    def card_info(self, **facts: Any) -> "CardInfo":
         """What the model card has to be told: the flags above, and other fields of `CardInfo`."""
+        from hf_relearn.cards import CardInfo
+
         if self.language:
             facts["language"] = self.language
         return CardInfo(license=self.license, **facts)

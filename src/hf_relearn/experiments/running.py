@@ -253,8 +253,8 @@ def _checkpoint(args: RelearnTrainingArguments) -> str | None:
     """The checkpoint to resume from, or None to start afresh in a folder that holds no other run's checkpoints."""
     if not args.resume_from_checkpoint and any(Path(str(args.output_dir)).glob("checkpoint-*")):
         raise ValueError(
-            f"--output_dir {args.output_dir} holds checkpoints of an earlier run, which would be overwritten: go on "
-            "with that run (--resume_from_checkpoint last), choose another folder, or delete it"
+            f"--output_dir {args.output_dir} holds checkpoints of an earlier run: add --resume_from_checkpoint last "
+            "to go on with it, or --overwrite to begin anew"
         )
     if args.resume_from_checkpoint != "last":
         return args.resume_from_checkpoint

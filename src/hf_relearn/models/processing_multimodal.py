@@ -34,7 +34,8 @@ class MultimodalProcessor(ProcessorMixin):
             message names the modality.
     """
 
-    # `Trainer` reads the special tokens of a processor's tokenizer, and here there may be none to read.
+    # `Trainer` reads the special tokens of a processor's tokenizer (transformers pull request 38441), and here there
+    # may be none to read.
     tokenizer = SimpleNamespace(eos_token_id=None, bos_token_id=None, pad_token_id=None, init_kwargs={})
 
     def __init__(self, modalities: Mapping[str, Mapping[str, Any]]):

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_relearn.files import write_files
+from hf_relearn.hub.local_paths import local_roots, scrub_files
 from hf_relearn.records import finite, relearning_points
 from hf_relearn.report.environment import environment
 from hf_relearn.report.markdown import MISSING, listed, metric_label, number, prose, table, text
@@ -67,7 +68,7 @@ def write_comparison(
         table(("", ""), [(name, text(value)) for name, value in environment().items()], numeric_from=2),
     ]
     contents["comparison.md"] = ("\n\n".join(sections) + "\n").encode()
-    write_files(Path(output_dir), contents)
+    write_files(Path(output_dir), scrub_files(contents, local_roots(output_dir)))
     return Path(output_dir) / "comparison.md"
 
 

@@ -76,7 +76,8 @@ def reload_weights(model: PreTrainedModel, folder: str | os.PathLike) -> None:
     """Copy the weights of a saved model into this one.
 
     `save_pretrained` writes the Hub's key names, which differ from those in memory for some backbones (ViT, AST);
-    loading the raw file then silently leaves most tensors as they are. `from_pretrained` knows both. Of a model with
+    loading the raw file, as the Trainer does, then silently leaves most tensors as they are (transformers issue
+    43701). `from_pretrained` knows both. Of a model with
     adapters (`model.add_adapter`) a checkpoint holds the adapter alone.
 
     Raises:

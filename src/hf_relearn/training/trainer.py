@@ -318,6 +318,8 @@ class MultimodalRelearnTrainer(PushingTrainer):
         super()._save_rng_state(output_dir)
         self.accelerator.wait_for_everyone()  # the file that marks the checkpoint as whole speaks for every process
 
+    # The Trainer loads the raw file of a checkpoint, whose key names may differ from the model's: transformers issue
+    # 43701. `_load_best_model` does the same.
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         self.relearn_callback.checkpoint_folder = resume_from_checkpoint
         target = self.model if model is None else model
