@@ -32,6 +32,63 @@ def make_entry() -> Callable[..., Record]:
 
 
 @pytest.fixture
+def make_measured() -> Callable[..., Record]:
+    """Factory of what a record says of one modality by its separability; share and gate follow from it."""
+
+    def make(
+        train: float = 0.9, val: float = 0.85, error: float = 0.02, chance: float = 0.2, **changes: Any
+    ) -> Record:
+        learnt = train - chance
+        memorised, memorised_error = (max(0.0, train - val) / learnt, error / learnt) if learnt >= 0.05 else (0.0, 0.0)
+        alpha = 0.9 if memorised - 2 * memorised_error > 0.3 else 0.0
+        entry = {
+            "train_separability": train,
+            "val_separability": val,
+            "gap": train - val,
+            "standard_error": error,
+            "chance": chance,
+            "separator": "ridge",
+            "memorised": memorised,
+            "memorised_error": memorised_error,
+            "train_purity": None,
+            "val_purity": None,
+            "diagnosed_alpha": alpha,
+            "alpha": alpha,
+            "distance": alpha / 3,
+        }
+        return {**entry, **changes}
+
+    return make
+
+
+@pytest.fixture
+def make_measured_run(
+    make_measured: Callable[..., Record], make_record: Callable[..., Record]
+) -> Callable[..., list[Record]]:
+    """Factory of the records of a gated run of 12 epochs with points at epochs 3 and 6.
+
+    By default one modality learns, one memorises, and one is noise.
+    """
+
+    def make(**curves: Any) -> list[Record]:
+        curves = curves or {
+            "audio": lambda epoch: (0.2 + 0.05 * epoch, 0.2 + 0.045 * epoch),
+            "vision": lambda epoch: (0.2 + 0.06 * epoch, 0.2 + 0.02 * epoch),
+            "noise": lambda epoch: (0.2 + 0.04 * epoch, 0.2 + (-1) ** epoch * 0.01),
+        }
+        records = []
+        for epoch in range(13):
+            kind = {0: "start", 3: "point", 6: "point", 12: "end"}.get(epoch, "record")
+            entries = {name: make_measured(*curve(epoch)) for name, curve in curves.items()}
+            if kind != "point":
+                entries = {name: {**entry, "alpha": 0.0, "distance": 0.0} for name, entry in entries.items()}
+            records.append(make_record(float(epoch), entries, kind))
+        return records
+
+    return make
+
+
+@pytest.fixture
 def make_record() -> Callable[..., Record]:
     """Factory of a diagnosis record."""
 

@@ -9,7 +9,8 @@ from matplotlib.colors import to_hex
 from PIL import Image
 
 from hf_relearn.records import evaluation_series, modality_order
-from hf_relearn.report.diagnosis_figures import alpha_figure, purity_figure
+from hf_relearn.report.diagnosis_figures import alpha_figure, memorised_figure, separability_figure
+from hf_relearn.report.reading import Gate
 from hf_relearn.report.theme import NothingToDraw, modality_colors, render_png, spread
 from hf_relearn.report.training_figures import accuracy_figure
 
@@ -37,7 +38,7 @@ def assert_drawn(figure, colors=60):
 
 @pytest.mark.parametrize("modalities", [["audio"], ["audio", "vision"], ["a", "b", "c", "d", "e"]])
 def test_purity_has_one_panel_for_each_modality(make_run, modalities):
-    figure = purity_figure(make_run(modalities))
+    figure = separability_figure(make_run(modalities))
     shown = [axes for axes in figure.axes if axes.axison]
     assert [axes._left_title.get_text() for axes in shown] == modalities
     assert len({axes.get_ylim() for axes in shown}) == 1
@@ -46,7 +47,7 @@ def test_purity_has_one_panel_for_each_modality(make_run, modalities):
 
 def test_purity_shows_the_recorded_values_and_strengths(make_run):
     records = make_run(["audio"])
-    figure = purity_figure(records)
+    figure = separability_figure(records)
     epochs, values = solid_curve(figure.axes[0])
     assert epochs == [4, 8, 12, 16]
     assert values == pytest.approx([record["modalities"]["audio"]["train_purity"] for record in records])
@@ -56,8 +57,8 @@ def test_purity_shows_the_recorded_values_and_strengths(make_run):
 
 
 def test_purity_of_one_record_and_of_sixty(make_run):
-    assert_drawn(purity_figure(make_run(epochs=[])))
-    figure = purity_figure(make_run(epochs=range(1, 60)))
+    assert_drawn(separability_figure(make_run(epochs=[])))
+    figure = separability_figure(make_run(epochs=range(1, 60)))
     assert_drawn(figure)
     strengths = [label for label in texts(figure) if label.replace("α ", "").startswith("0.")]
     assert 4 < len(strengths) < 40  # those that fit, not one for each of 118
@@ -68,17 +69,18 @@ def test_purity_skips_nan_and_missing_values(make_run):
     records[1]["modalities"]["audio"]["train_purity"] = float("nan")
     del records[2]["modalities"]["audio"]["train_purity"]
     records.append({"epoch": None, "modalities": {"audio": None}})
-    figure = purity_figure([*records, *make_run(["audio"], epochs=[20])])
+    figure = separability_figure([*records, *make_run(["audio"], epochs=[20])])
     assert solid_curve(figure.axes[0])[0] == [4, 16, 20, 24]
     assert_drawn(figure)
 
 
-def test_a_run_without_diagnosis_has_no_purity_figure(make_record, make_entry):
+def test_a_run_without_diagnosis_has_no_separability_figure(make_record, make_entry):
     nothing = dict.fromkeys(["train_purity", "val_purity", "gap", "diagnosed_alpha"])
     records = [make_record(4.0, {"audio": make_entry(alpha=0.9, **nothing)})]
-    with pytest.raises(NothingToDraw, match="no record holds a purity"):
-        purity_figure(records)
-    assert "0.90" in texts(alpha_figure(records))
+    with pytest.raises(NothingToDraw, match="no record holds a diagnosis"):
+        separability_figure(records)
+    with pytest.raises(NothingToDraw, match="same α 0.90"):
+        alpha_figure(records)
 
 
 def test_alpha_shows_strength_distance_and_what_the_diagnosis_asked_for(make_record, make_entry):
@@ -116,8 +118,10 @@ def test_accuracy_names_the_fused_model_and_each_modality(make_run, make_log):
     assert_drawn(figure)
 
 
-def test_accuracy_of_one_evaluation_and_of_none(make_log):
-    assert_drawn(accuracy_figure([], make_log(epochs=1)))
+def test_accuracy_of_two_evaluations_of_one_and_of_none(make_log):
+    assert_drawn(accuracy_figure([], make_log(epochs=2)))
+    with pytest.raises(NothingToDraw, match="one evaluation only"):
+        accuracy_figure([], make_log(epochs=1))
     with pytest.raises(NothingToDraw, match="no validation accuracy"):
         accuracy_figure([], [{"step": 1, "epoch": 0.1, "loss": 2.0, "eval_accuracy": float("nan")}])
 
@@ -135,7 +139,7 @@ def test_a_second_evaluation_of_a_step_does_not_replace_the_first():
 def test_a_modality_keeps_its_colour_in_every_figure(make_run, make_log):
     records, log = make_run(["audio", "vision"]), make_log(["vision", "audio"])
     colors = modality_colors(modality_order(records, log))
-    purity, accuracy = purity_figure(records), accuracy_figure(records, log)
+    purity, accuracy = separability_figure(records), accuracy_figure(records, log)
     for axes in purity.axes:
         assert to_hex(axes._left_title.get_color()) == colors[axes._left_title.get_text()]
     for text in accuracy.axes[0].texts:
@@ -146,7 +150,7 @@ def test_a_modality_keeps_its_colour_in_every_figure(make_run, make_log):
 
 def test_names_are_never_read_as_formulas_and_global_style_is_left_alone(make_run):
     before = dict(matplotlib.rcParams)
-    assert_drawn(purity_figure(make_run(["$broken^{", "音声"])))
+    assert_drawn(separability_figure(make_run(["$broken^{", "音声"])))
     assert dict(matplotlib.rcParams) == before
 
 
@@ -156,3 +160,55 @@ def test_line_labels_are_moved_apart_in_order():
     assert np.diff(sorted(moved)).min() >= 0.1 - 1e-9
     assert moved[3] < moved[0] < moved[2]
     assert sum(moved) == pytest.approx(1.59)
+
+
+def test_separability_shows_both_curves_chance_and_what_was_done(make_measured_run):
+    records = make_measured_run()
+    figure = separability_figure(records)
+    assert [axes._left_title.get_text() for axes in figure.axes] == ["audio", "vision", "noise"]
+    epochs, values = solid_curve(figure.axes[1])
+    assert epochs == list(range(13))
+    assert values == pytest.approx([record["modalities"]["vision"]["train_separability"] for record in records])
+    labels = {axes._left_title.get_text(): [text.get_text() for text in axes.texts] for axes in figure.axes}
+    assert labels["audio"].count("kept") == 2 and "α 0.90" not in labels["audio"]
+    assert labels["vision"].count("kept") == 0 and "α 0.90" in labels["vision"]
+    assert all({"train", "held out", "chance"} <= set(found) for found in labels.values())
+    assert figure.axes[0].get_ylabel() == "separability"
+    assert_drawn(figure)
+
+
+def test_the_band_around_the_held_out_curve_spans_two_standard_errors(make_measured_run):
+    axes = separability_figure(make_measured_run()).axes[0]
+    (band,) = axes.collections
+    heights = band.get_paths()[0].vertices[:, 1]
+    held_out = [0.2 + 0.045 * epoch for epoch in range(13)]
+    assert (heights.min(), heights.max()) == pytest.approx((held_out[0] - 0.04, held_out[-1] + 0.04))
+
+
+def test_memorised_share_is_drawn_with_the_threshold_and_tells_moved_from_kept(make_measured_run):
+    figure = memorised_figure(make_measured_run(), gate=Gate(threshold=0.4))
+    (axes,) = figure.axes
+    triangles = [line for line in axes.lines if line.get_marker() == "v"]
+    filled = [line for line in triangles if line.get_markerfacecolor() != "white"]
+    assert (len(triangles), len(filled)) == (6, 4)  # two points: vision and noise were moved, audio was kept
+    assert any(list(line.get_ydata()) == [0.4, 0.4] for line in axes.lines)
+    assert "gate" in texts(figure) and any(label.startswith("vision 67 %") for label in texts(figure))
+    assert all(0 not in line.get_xdata() for line in axes.lines if len(line.get_xdata()) > 2)  # nothing learnt yet
+    assert_drawn(figure)
+
+
+def test_a_share_that_is_always_nothing_is_not_drawn(make_measured_run, make_run):
+    with pytest.raises(NothingToDraw, match="nothing was memorised"):
+        memorised_figure(make_measured_run(audio=lambda epoch: (0.2 + 0.05 * epoch, 0.2 + 0.06 * epoch)))
+    with pytest.raises(NothingToDraw, match="no record holds a memorised share"):
+        memorised_figure(make_run())
+
+
+def test_accuracy_tells_points_where_nothing_moved(make_measured_run, make_log):
+    records = make_measured_run()
+    for entry in records[6]["modalities"].values():
+        entry["alpha"] = 0.0
+    figure = accuracy_figure(records, make_log(["audio"]))
+    triangles = [line for line in figure.axes[0].lines if line.get_marker() == "v"]
+    assert [line.get_markerfacecolor() == "white" for line in triangles] == [False, True]
+    assert any("nothing moved" in label for label in texts(figure))

@@ -18,7 +18,10 @@ def titles(figure):
 
 def test_both_parts_stand_side_by_side_with_the_same_limits(make_features):
     figure = features_figure(
-        "audio", make_features(), class_names=["low", "mid", "high"], purity={"train": 0.91, "held-out": 0.62}
+        "audio",
+        make_features(),
+        class_names=["low", "mid", "high"],
+        scores={"train": "purity 0.91", "held-out": "purity 0.62"},
     )
     assert titles(figure) == ["training part, purity 0.91", "held-out part, purity 0.62"]
     assert [axes.get_xlabel() for axes in figure.axes] == ["45 samples", "15 samples"]

@@ -55,7 +55,7 @@ def test_sections_come_in_order_and_every_figure_exists(write, tmp_path, make_fe
         content = (tmp_path / "out" / name).read_bytes()
         assert content.startswith(b"\x89PNG") and len(content) > 5_000
     assert not [path for path in (tmp_path / "out").rglob("*") if path.name.startswith(".")]
-    assert "No figure" not in text
+    assert "Left out" not in text and "figures/memorised.png" not in text
 
 
 def test_tables_hold_the_values(write, make_record, make_entry):
@@ -68,11 +68,13 @@ def test_tables_hold_the_values(write, make_record, make_entry):
     assert "| f1 macro | – | 0.751 |" in text
     assert "| audio alone: accuracy | 0.700 | – |" in text
     assert "| 4 | 120 | point | audio | 0.910 | 0.620 | 0.210 | 0.240 | 0.290 | 0.701 | 0.900 | 31 % | 1.8 |" in text
+    assert "memorised" not in text  # a run by purity has no columns of the other estimator
     # Nothing was moved at the end, whatever the diagnosis there asks for.
     assert "| 16 | 480 | end | audio | 0.900 | 0.800 | 0.210 | 0.240 | 0.100 | 0.291 | – | – | 1.8 |" in text
     assert "| `learning_rate` | `0.002` |" in text
     assert "| `fields` | `[a\\|b, None]` |" in text
-    assert "120 samples beside 600 for training, in 6 classes. A diagnosis took 1.8 s, 0.4 s of it K-means." in text
+    assert "looks at 600 training samples and 120 held-out ones in 6 classes" in text
+    assert "took 1.8 s (0.4 s of it without the features)" in text
     assert "| python | 3." in text and re.search(r"\| torch \| \d", text) and " cores |" in text
 
 
@@ -127,8 +129,8 @@ def test_a_joint_run_without_records(write, tmp_path):
         "re-learning." in text
     )
     assert "This run was not diagnosed" in text
-    assert "No figure of the purities: no record holds a purity" in text
-    assert "No figure of the strengths: no encoder was moved in this run." in text
+    assert "Left out: the separability (no record holds a diagnosis" in text
+    assert "the strengths (no encoder was moved in this run)" in text
     assert linked_figures(text) == ["figures/accuracy.png"]
     assert [path.name for path in (tmp_path / "out" / "figures").iterdir()] == ["accuracy.png"]
 
@@ -139,10 +141,10 @@ def test_a_set_strength_without_diagnosis(write, make_record, make_entry):
     )
     records = [make_record(4.0, {"audio": make_entry(alpha=0.9, **nothing)}, train_size=0, diagnosis_size=0)]
     text = write(records=records)
-    assert "No figure of the purities: no record holds a purity (a run with a set strength" in text
-    assert "figures/alpha.png" in linked_figures(text)
-    assert "| 4 | 120 | point | audio | – | – | – | – | – | – | 0.900 | 12 % | 1.8 |" in text
-    assert "The diagnosing part holds" not in text
+    assert "Left out: the separability (no record holds a diagnosis" in text
+    assert "figures/alpha.png" not in linked_figures(text) and "moved by the same α 0.90" in text
+    assert "| 4 | 120 | point | audio | 0.900 | 12 % | 1.8 |" in text
+    assert "A diagnosis looks at" not in text
 
 
 def test_nothing_at_all_still_gives_a_report(write):
@@ -154,7 +156,7 @@ def test_nothing_at_all_still_gives_a_report(write):
 
 def test_records_with_missing_keys(write):
     text = write(records=[{"kind": "point"}, {"epoch": 2.0, "modalities": {"audio": {"train_purity": 0.5}}}, {}])
-    assert "| 2 | – | – | audio | 0.500 | – |" in text
+    assert "| 2 | – | – | audio | 0.500 |" in text
 
 
 def test_many_points_are_folded(write, make_run):
@@ -216,3 +218,38 @@ def test_a_modality_name_is_safe_in_a_file_name(write, tmp_path, make_run, make_
     text = write(records=make_run(["a/b c"]), features=make_features(["a/b c"]))
     assert "figures/features_a_b_c.png" in linked_figures(text)
     assert (tmp_path / "out" / "figures" / "features_a_b_c.png").is_file()
+
+
+def test_a_gated_run_from_verdict_to_table(write, make_measured_run, make_features):
+    text = write(records=make_measured_run(), features=make_features(["audio"]), log_history=[])
+    assert linked_figures(text) == [f"figures/{name}.png" for name in ("separability", "memorised", "features_audio")]
+    assert "the strengths (every encoder that was moved was moved by the same α 0.90)" in text
+    paragraphs = text.split("\n\n")
+    assert "**vision** memorised" in paragraphs[1] and "**noise** is uninformative" in paragraphs[1]
+    header, row = (
+        next(line for line in text.splitlines() if line.startswith(start)) for start in ("| epoch", "| 6 |")
+    )
+    assert "memorised" in header and "purity" not in header and "chance held out" not in header
+    assert "| 6 | 180 | point | audio | 0.500 | 0.470 | 0.200 | 0.030 | 0.020 | 10 % | 7 % |" in row
+
+
+def test_without_one_of_two_modalities_is_the_other_one_alone(write):
+    ablated = {"accuracy": 0.8, "only_audio_accuracy": 0.7, "without_vision_accuracy": 0.7}
+    ablated |= {"only_vision_accuracy": 0.5, "without_audio_accuracy": 0.5}
+    assert "without" not in write(results={"test": ablated}).split("## What")[0]
+    three = {**ablated, "only_text_accuracy": 0.3, "without_text_accuracy": 0.75}
+    assert "| without text: accuracy | 0.750 |" in write(results={"test": three})
+
+
+def test_samples_are_counted_and_a_small_split_says_little(write):
+    samples = {
+        "train": {"samples": 600, "missing": {"audio": 150, "vision": 0}},
+        "validation": {"samples": 1200, "missing": {}},
+        "test": {"samples": 12, "missing": {}},
+    }
+    text = write(samples=samples)
+    assert "- *train*: 600 samples, of which 150 (25 %) lack audio.\n- *validation*: 1,200 samples.\n" in text
+    said = [line for line in text.splitlines() if "say little" in line]
+    assert (
+        len(said) == 1 and said[0].startswith("*test* holds 12 samples") and "standard error of 12 points" in said[0]
+    )

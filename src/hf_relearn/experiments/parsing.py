@@ -13,8 +13,8 @@ from typing import Any, ClassVar, NoReturn
 import yaml
 from transformers.hf_argparser import HfArgumentParser
 
-from hf_relearn.relearning.settings import RelearnSettings
-from hf_relearn.training.settings import ParameterSettings, TargetSettings
+from hf_relearn.relearning.settings import REPLACED, RelearnSettings
+from hf_relearn.training.settings import BalancingSettings, ParameterSettings, TargetSettings
 
 _METHOD, _TRAINING = "diagnosing and re-learning", "training (transformers.TrainingArguments)"
 
@@ -138,8 +138,8 @@ def parse_recipe_arguments(
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     quick = not {"-h", "--help"}.isdisjoint(argv)
-    settings = (RelearnSettings, ParameterSettings, TargetSettings)
-    method = {item.name for item in dataclasses.fields(RelearnSettings)}
+    settings = (RelearnSettings, BalancingSettings, ParameterSettings, TargetSettings)
+    method = {item.name for kind in (RelearnSettings, BalancingSettings) for item in dataclasses.fields(kind)}
     if quick:
         types = [*dataclass_types, *settings, CommonTrainingArguments, RecipeFlags]
     else:

@@ -1,7 +1,8 @@
-"""Figures of the diagnosis: purity of both parts over training, and the strength of every re-learning point."""
+"""Figures of the diagnosis: both parts over training, the memorised share, and the strength of every point."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import matplotlib
 import numpy as np
@@ -17,11 +18,11 @@ from hf_relearn.records import (
     modality_order,
     relearning_points,
 )
+from hf_relearn.report.reading import LEAST_LEARNT, Gate, was_moved
 from hf_relearn.report.theme import (
     FAINT,
     FIGURE_WIDTH,
     INK,
-    MARK,
     MUTED,
     STYLE,
     NothingToDraw,
@@ -31,35 +32,58 @@ from hf_relearn.report.theme import (
     sparse_positions,
 )
 
-MOST_MARKERS = 25  # more records than this are drawn as plain lines
+MOST_MARKERS = 12  # more records than this are drawn as plain lines, so that dashes stay visible
+MOST_LINES = 25  # more points than this are short ticks, not lines
 MOST_DISTANCES = 16  # more lollipops than this carry no distance
 MOST_STRENGTHS = 32  # more lollipops than this carry no number at all
 
 
-@matplotlib.rc_context(STYLE)
-def purity_figure(records: Sequence[Record], modalities: Sequence[str] | None = None) -> Figure:
-    """Purity of the training and of the held-out part over training, one panel per modality.
+@dataclass(frozen=True)
+class Measure:
+    """How separable the classes are in features, by the names of the record."""
 
-    The space between both curves is the gap g that the diagnosed strength α = tanh(λ·g) follows from ("Diagnosing and
-    Re-learning for Balanced Multimodal Learning", ECCV 2024, arXiv 2407.09705); vertical lines are re-learning points
-    with the strength applied there.
+    label: str
+    train: str
+    val: str
+    chances: tuple[str, ...]
+
+    def of(self, records: Sequence[Record], modality: str) -> bool:
+        """Whether a record holds it for a modality."""
+        return any(diagnosis_series(records, modality, key)[0].size for key in (self.train, self.val))
+
+
+SEPARABILITY = Measure("separability", "train_separability", "val_separability", ("chance",))
+PURITY = Measure("purity", "train_purity", "val_purity", ("train_chance_purity", "val_chance_purity"))
+
+
+def measure_of(records: Sequence[Record], modalities: Sequence[str] | None = None) -> Measure | None:
+    """Return what the records hold: separability, else purity, else None."""
+    names = modalities or modality_order(records)
+    return next((each for each in (SEPARABILITY, PURITY) if any(each.of(records, name) for name in names)), None)
+
+
+@matplotlib.rc_context(STYLE)
+def separability_figure(records: Sequence[Record], modalities: Sequence[str] | None = None) -> Figure:
+    """Draw separability, or purity, of the training and the held-out part over training, a panel per modality.
+
+    The band around the held-out curve spans two standard errors of the gap: a training curve outside it has memorised
+    something. Full vertical lines are points at which the modality was moved, short ones those at which it was kept.
 
     Args:
-        records: Diagnosis records.
-        modalities: Names in the order that fixes the colours; by default the order of the records.
+        records: diagnosis records.
+        modalities: names in the order that fixes the colours; by default the order of the records.
 
     Returns:
         The figure, with at most three panels side by side and as many rows as needed.
 
     Raises:
-        NothingToDraw: No record holds a purity.
+        NothingToDraw: no record holds either.
     """
     colors = modality_colors(modalities or modality_order(records))
-    shown = [name for name in colors if diagnosis_series(records, name, "train_purity")[0].size]
-    shown += [name for name in colors if name not in shown and diagnosis_series(records, name, "val_purity")[0].size]
-    if not shown:
-        raise NothingToDraw("no record holds a purity (a run with a set strength and no diagnosing part has none)")
-    shown = [name for name in colors if name in shown]
+    measure = measure_of(records, list(colors))
+    if measure is None:
+        raise NothingToDraw("no record holds a diagnosis (a run with a set strength and no held-out samples has none)")
+    shown = [name for name in colors if measure.of(records, name)]
     columns = len(shown) if len(shown) <= 3 else (2 if len(shown) == 4 else 3)
     rows = math.ceil(len(shown) / columns)
     figure = Figure(figsize=(FIGURE_WIDTH, 0.35 + 2.95 * rows), layout="constrained")
@@ -78,41 +102,42 @@ def purity_figure(records: Sequence[Record], modalities: Sequence[str] | None = 
             axes.tick_params(labelbottom=True)
             axes.set_xlabel("epoch")
         if place % columns == 0:
-            axes.set_ylabel("purity")
+            axes.set_ylabel(measure.label)
         _draw_points(axes, points, shown[place], label_distance=0.05 * columns)
-        _draw_purity(axes, records, shown[place], colors[shown[place]])
+        _draw_parts(axes, records, shown[place], measure, colors[shown[place]])
     return figure
 
 
-def _draw_purity(axes: Axes, records: Sequence[Record], modality: str, color: str) -> None:
+def _draw_parts(axes: Axes, records: Sequence[Record], modality: str, measure: Measure, color: str) -> None:
     labels: list[tuple[float, str, str]] = []
-    series = {part: diagnosis_series(records, modality, f"{part}_purity") for part in ("train", "val")}
-    common, train_at, val_at = np.intersect1d(series["train"][0], series["val"][0], return_indices=True)
-    train, val = series["train"][1][train_at], series["val"][1][val_at]
-    axes.fill_between(common, val, train, color=color, alpha=0.13, linewidth=0)
-    if common.size == 1:
-        axes.vlines(common, val, train, color=color, alpha=0.25, linewidth=5)
+    series = {part: diagnosis_series(records, modality, getattr(measure, part)) for part in ("train", "val")}
+    if measure is SEPARABILITY:
+        _draw_band(axes, records, modality, color)
+    else:
+        common, train_at, val_at = np.intersect1d(series["train"][0], series["val"][0], return_indices=True)
+        train, val = series["train"][1][train_at], series["val"][1][val_at]
+        axes.fill_between(common, val, train, color=color, alpha=0.13, linewidth=0)
+        if common.size == 1:
+            axes.vlines(common, val, train, color=color, alpha=0.25, linewidth=5)
     for part, label, line in (("train", "train", "-"), ("val", "held out", (0, (4, 1.6)))):
         epochs, values = series[part]
-        marker = "o" if epochs.size <= MOST_MARKERS else None
-        fill = color if part == "train" else "white"
         axes.plot(
             epochs,
             values,
             color=color,
             linestyle=line,
-            marker=marker,
+            marker="o" if epochs.size <= MOST_MARKERS else None,
             markersize=4.5,
-            markerfacecolor=fill,
+            markerfacecolor=color if part == "train" else "white",
             markeredgewidth=1.3,
             clip_on=False,
             zorder=3,
         )
         if values.size:
             labels.append((float(values[-1]), label, color))
-    chances = [diagnosis_series(records, modality, f"{part}_chance_purity") for part in ("train", "val")]
+    chances = [diagnosis_series(records, modality, key) for key in measure.chances]
     for epochs, values in chances:
-        if epochs.size == 1:
+        if values.size and np.ptp(values) == 0:
             axes.axhline(values[0], color=FAINT, linewidth=1.1, linestyle=":")
         else:
             axes.plot(epochs, values, color=FAINT, linewidth=1.1, linestyle=":")
@@ -122,21 +147,47 @@ def _draw_purity(axes: Axes, records: Sequence[Record], modality: str, color: st
     label_line_ends(axes, labels)
 
 
+def _draw_band(axes: Axes, records: Sequence[Record], modality: str, color: str) -> None:
+    """Two standard errors of the gap around the held-out curve."""
+    epochs, values, errors = _with_errors(records, modality, "val_separability", "standard_error")
+    if epochs.size == 1:
+        axes.errorbar(epochs, values, yerr=2 * errors, color=color, alpha=0.5, capsize=4, linewidth=1.2)
+    else:
+        low, high = np.clip(values - 2 * errors, 0, 1), np.clip(values + 2 * errors, 0, 1)
+        axes.fill_between(epochs, low, high, color=color, alpha=0.16, linewidth=0)
+
+
+def _with_errors(
+    records: Sequence[Record], modality: str, key: str, error: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Epochs, values and their errors, where a record holds both; of two records of an epoch the later one counts."""
+    epochs, values = diagnosis_series(records, modality, key)
+    error_epochs, errors = diagnosis_series(records, modality, error)
+    common, value_at, error_at = np.intersect1d(epochs, error_epochs, return_indices=True)
+    return common, values[value_at], errors[error_at]
+
+
 def _draw_points(axes: Axes, points: Sequence[Record], modality: str, *, label_distance: float) -> None:
     strengths = [
         (epoch_of(point) or 0.0, alpha)
         for point in points
         if (alpha := finite(modality_entry(point, modality).get("alpha"))) is not None
     ]
-    epochs = [epoch for epoch, _ in strengths]
-    for epoch in epochs:
+    moved = [(epoch, alpha) for epoch, alpha in strengths if alpha > 0]
+    for epoch, alpha in strengths:
         # Many full lines would be a fence before the curves; short ticks at the upper edge say the same.
-        axes.axvline(epoch, ymin=0.97 if len(epochs) > MOST_MARKERS else 0, color=MARK, linewidth=1.0, zorder=1)
+        whole = alpha > 0 and len(moved) <= MOST_LINES
+        style = "-" if alpha > 0 else ":"
+        axes.axvline(epoch, ymin=0 if whole else 0.95, color=FAINT, linewidth=1.0, linestyle=style, zorder=1)
     span = axes.get_xlim()[1] - axes.get_xlim()[0]
-    for index in sparse_positions(epochs, label_distance * span):
+    labelled = sparse_positions([epoch for epoch, _ in strengths], label_distance * span * (1.6 if moved else 1))
+    first = True
+    for index in labelled:
         epoch, alpha = strengths[index]
+        label = "kept" if alpha == 0 else (f"α {alpha:.2f}" if first else f"{alpha:.2f}")
+        first = first and alpha == 0
         axes.annotate(
-            f"α {alpha:.2f}" if index == 0 else f"{alpha:.2f}",
+            label,
             xy=(epoch, 1),
             xycoords=("data", "axes fraction"),
             xytext=(0, 2),
@@ -144,31 +195,104 @@ def _draw_points(axes: Axes, points: Sequence[Record], modality: str, *, label_d
             ha="center",
             va="bottom",
             fontsize=7.5,
-            color=MUTED,
+            color=INK if alpha > 0 else FAINT,
         )
 
 
 @matplotlib.rc_context(STYLE)
+def memorised_figure(
+    records: Sequence[Record], modalities: Sequence[str] | None = None, gate: Gate | None = None
+) -> Figure:
+    """Draw the memorised share of each modality over training, with the threshold of the gate.
+
+    The band spans the standard errors by which the gate wants the threshold exceeded, so the gate re-learns where the
+    whole band lies above it. Filled triangles are points at which a modality was moved, hollow ones those at which it
+    was kept.
+
+    Args:
+        records: diagnosis records.
+        modalities: names in the order that fixes the colours; by default the order of the records.
+        gate: its threshold and errors; None takes the default settings.
+
+    Raises:
+        NothingToDraw: no record holds a memorised share, or all of them are 0.
+    """
+    gate = gate or Gate()
+    colors = modality_colors(modalities or modality_order(records))
+    # A share of next to nothing says nothing, as at the start of a run.
+    learnt = {name: [record for record in records if _has_learnt(record, name)] for name in colors}
+    found = {name: _with_errors(learnt[name], name, "memorised", "memorised_error") for name in colors}
+    found = {name: series for name, series in found.items() if series[0].size}
+    if not found:
+        raise NothingToDraw("no record holds a memorised share")
+    if not any(values.any() for _, values, _ in found.values()):
+        raise NothingToDraw("nothing was memorised at any diagnosis")
+    figure = Figure(figsize=(FIGURE_WIDTH, 3.5), layout="constrained")
+    axes = figure.subplots()
+    set_epoch_axis(axes, [epoch for record in records if (epoch := epoch_of(record)) is not None])
+    axes.set_ylim(0, 1.02)
+    axes.set_yticks([0, 0.25, 0.5, 0.75, 1.0], ["0", "25 %", "50 %", "75 %", "100 %"])
+    axes.axhline(gate.threshold, color=MUTED, linewidth=1.1, linestyle=(0, (5, 3)), zorder=1.5)
+    for name, (epochs, values, errors) in found.items():
+        low, high = np.clip(values - gate.errors * errors, 0, 1), np.clip(values + gate.errors * errors, 0, 1)
+        axes.fill_between(epochs, low, high, color=colors[name], alpha=0.15, linewidth=0)
+        marker = "o" if epochs.size <= MOST_MARKERS else None
+        axes.plot(epochs, np.clip(values, 0, 1), color=colors[name], marker=marker, markersize=3.2, zorder=3)
+        for point in relearning_points(learnt[name]):
+            share = finite(modality_entry(point, name).get("memorised"))
+            if share is not None:
+                moved = was_moved(point, name)
+                axes.plot(
+                    epoch_of(point) or 0.0,
+                    min(max(share, 0.0), 1.0),
+                    "v",
+                    color=colors[name],
+                    markerfacecolor=colors[name] if moved else "white",
+                    markersize=10 if moved else 8,
+                    markeredgewidth=1.5,
+                    clip_on=False,
+                    zorder=4,
+                )
+    axes.set_xlabel("epoch    (▼ re-learnt   ▽ looked at and kept)" if relearning_points(records) else "epoch")
+    axes.set_ylabel("memorised share")
+    ends = [
+        (min(float(values[-1]), 1.0), f"{name} {100 * values[-1]:.0f} %", colors[name])
+        for name, (_, values, _) in found.items()
+    ]
+    label_line_ends(axes, [*ends, (gate.threshold, "gate", MUTED)])
+    return figure
+
+
+def _has_learnt(record: Record, modality: str) -> bool:
+    entry = modality_entry(record, modality)
+    train, chance = finite(entry.get("train_separability")), finite(entry.get("chance"))
+    return train is not None and chance is not None and train - chance >= LEAST_LEARNT
+
+
+@matplotlib.rc_context(STYLE)
 def alpha_figure(records: Sequence[Record], modalities: Sequence[str] | None = None) -> Figure:
-    """Strength α of every re-learning point and modality, with the relative distance its weights moved.
+    """Draw the strength α of every re-learning point and modality, with the distance its weights moved.
 
     A hollow mark shows what the diagnosis asked for, where a set strength took its place.
 
     Args:
-        records: Diagnosis records.
-        modalities: Names in the order that fixes the colours; by default the order of the records.
+        records: diagnosis records.
+        modalities: names in the order that fixes the colours; by default the order of the records.
 
     Returns:
         The figure: a lollipop for each point and modality, numbers beside them as long as they fit.
 
     Raises:
-        NothingToDraw: No record is a re-learning point with a strength.
+        NothingToDraw: no encoder was moved, or all were by one and the same strength.
     """
     colors = modality_colors(modalities or modality_order(records))
-    moved = [point for point in relearning_points(records) if any(_has_strength(point, name) for name in colors)]
+    moved = [point for point in relearning_points(records) if any(was_moved(point, name) for name in colors)]
     if not moved:
         raise NothingToDraw("no encoder was moved in this run")
-    shown = [name for name in colors if any(_has_strength(point, name) for point in moved)]
+    shown = [name for name in colors if any(_strengths(moved, [name], "alpha"))]
+    applied, asked = set(_strengths(moved, shown, "alpha")), set(_strengths(moved, shown, "diagnosed_alpha"))
+    if len(applied - {0.0}) == 1 and asked <= applied:
+        raise NothingToDraw(f"every encoder that was moved was moved by the same α {max(applied):.2f}")
     figure = Figure(figsize=(FIGURE_WIDTH, 3.3), layout="constrained")
     axes = figure.subplots()
     offsets = (np.arange(len(shown)) - (len(shown) - 1) / 2) * min(0.8 / len(shown), 0.28)
@@ -194,8 +318,13 @@ def alpha_figure(records: Sequence[Record], modalities: Sequence[str] | None = N
     return figure
 
 
-def _has_strength(point: Record, modality: str) -> bool:
-    return finite(modality_entry(point, modality).get("alpha")) is not None
+def _strengths(points: Sequence[Record], modalities: Sequence[str], key: str) -> Iterator[float]:
+    """Strengths of all points, to two decimals."""
+    for point in points:
+        for name in modalities:
+            strength = finite(modality_entry(point, name).get(key))
+            if strength is not None:
+                yield round(strength, 2)
 
 
 def _draw_lollipop(axes: Axes, x: float, entry: Record, color: str, lollipops: int) -> bool:
@@ -211,28 +340,17 @@ def _draw_lollipop(axes: Axes, x: float, entry: Record, color: str, lollipops: i
     if diagnosed is not None and abs(diagnosed - alpha) > 0.005:
         overridden = True
         axes.plot(x, diagnosed, "o", mfc="white", mec=color, markersize=size * 0.65, clip_on=False, zorder=2.5)
+    few = lollipops <= MOST_DISTANCES
+    style = {"xy": (x, alpha), "textcoords": "offset points", "ha": "center", "va": "bottom"}
+    if few and distance is not None:
+        axes.annotate(f"Δθ {100 * distance:.0f} %", xytext=(0, 8), fontsize=7, color=MUTED, **style)
     if lollipops <= MOST_STRENGTHS:
-        with_distance = distance is not None and lollipops <= MOST_DISTANCES
         axes.annotate(
             f"{alpha:.2f}",
-            xy=(x, alpha),
-            xytext=(0, 18 if with_distance else 8),
-            textcoords="offset points",
-            ha="center",
-            va="bottom",
-            fontsize=9 if lollipops <= MOST_DISTANCES else 7,
-            fontweight="bold" if lollipops <= MOST_DISTANCES else "normal",
-            color=color if lollipops <= MOST_DISTANCES else INK,
+            xytext=(0, 18 if few and distance is not None else 8),
+            fontsize=9 if few else 7,
+            fontweight="bold" if few else "normal",
+            color=color if few else INK,
+            **style,
         )
-        if with_distance:
-            axes.annotate(
-                f"Δθ {100 * (distance or 0.0):.0f} %",
-                xy=(x, alpha),
-                xytext=(0, 8),
-                textcoords="offset points",
-                ha="center",
-                va="bottom",
-                fontsize=7,
-                color=MUTED,
-            )
     return overridden

@@ -1,6 +1,6 @@
 """Format small pieces of Markdown: tables, cells, numbers, lists of words."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral
 from typing import Any
 
@@ -88,3 +88,13 @@ def metric_label(key: str) -> str:
                 modality = text(rest.removesuffix(f"_{metric}"))
                 return f"{_OF_A_MODALITY[what].format(modality)}: {metric.replace('_', ' ')}"
     return text(key.replace("_", " "))
+
+
+def shown_metrics(metrics: Iterable[str]) -> list[str]:
+    """Names of metrics without those that say the same: of two modalities, without one is the other one alone."""
+    names = list(dict.fromkeys(metrics))
+    only = [name for name in names if name.startswith("only_")]
+    without = [name for name in names if name.startswith("without_")]
+    if len(only) == len(without) == 2:
+        return [name for name in names if name not in without]
+    return names

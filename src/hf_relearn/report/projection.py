@@ -58,7 +58,7 @@ def features_figure(
     features: Mapping[str, Part],
     *,
     class_names: Mapping[int, str] | Sequence[str] | None = None,
-    purity: Mapping[str, float | None] | None = None,
+    scores: Mapping[str, str] | None = None,
     most_samples: int = MOST_SAMPLES,
     seed: int = 0,
 ) -> Figure:
@@ -68,7 +68,7 @@ def features_figure(
         modality: Name of the modality.
         features: Part (`train`, `held-out`) -> ({modality: (n, d) array}, (n,) integer labels).
         class_names: Names by label, as a mapping or a sequence; by default the labels themselves.
-        purity: Part -> purity of the part's clusters, for the panel's title.
+        scores: Part -> what its panel's title says of the features, such as `separability 0.83`.
         most_samples: Samples drawn of each part at most (a seeded choice); more are not shown.
         seed: Seed of a private generator.
 
@@ -103,9 +103,8 @@ def features_figure(
         size = float(np.clip(9000 / max(len(points), 1), 9, 45))
         colors = palette[np.searchsorted(classes, labels)]
         axes.scatter(shown[:, 0], shown[:, 1], c=colors, s=size, alpha=0.8, linewidths=0.3, edgecolors="white")
-        share = (purity or {}).get(name)
         title = PART_TITLES.get(name, name)
-        axes.set_title(title if share is None else f"{title}, purity {share:.2f}")
+        axes.set_title(", ".join([title, *([scores[name]] if scores and name in scores else [])]))
         count = f"{len(labels):,} samples" if len(labels) == total else f"{len(labels):,} of {total:,} samples"
         axes.set_xlabel(count)
         axes.set_xticks([])

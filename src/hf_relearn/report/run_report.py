@@ -11,25 +11,43 @@ from matplotlib.figure import Figure
 from hf_relearn.files import file_stem, write_files
 from hf_relearn.hub.local_paths import local_roots, scrub_files, scrub_json
 from hf_relearn.records import Record, epoch_of, finite, modality_entry, modality_order
-from hf_relearn.report.diagnosis_figures import alpha_figure, purity_figure
+from hf_relearn.report.diagnosis_figures import (
+    PURITY,
+    SEPARABILITY,
+    alpha_figure,
+    measure_of,
+    memorised_figure,
+    separability_figure,
+)
 from hf_relearn.report.environment import environment
-from hf_relearn.report.markdown import code, metric_label, number, percent, prose, table, text
+from hf_relearn.report.markdown import MISSING, code, metric_label, number, percent, prose, shown_metrics, table, text
 from hf_relearn.report.projection import Part, features_figure
-from hf_relearn.report.reading import read_modality, read_run
+from hf_relearn.report.reading import Gate, read_modality, read_run
 from hf_relearn.report.theme import NothingToDraw, render_png
 from hf_relearn.report.training_figures import accuracy_figure
+from hf_relearn.report.verdict import Samples, missing_modalities, read_verdict, small_splits
 
 REPORT_FACTS_FILE = "report.json"
 LONGEST_OPEN_TABLE = 24  # rows; a longer table of points is folded
 
 DIAGNOSIS_COLUMNS = {
+    "train_separability": "separability train",
+    "val_separability": "held out",
+    "chance": "chance",
     "train_purity": "purity train",
     "val_purity": "purity held out",
     "train_chance_purity": "chance train",
     "val_chance_purity": "chance held out",
     "gap": "gap",
+    "standard_error": "± gap",
+    "memorised": "memorised",
+    "memorised_error": "± memorised",
+    "train_head_accuracy": "head train",
+    "val_head_accuracy": "head held out",
     "diagnosed_alpha": "α diagnosed",
 }
+# Those that are shares of something and read best as per cent.
+_SHARES = ("memorised", "memorised_error")
 
 
 def write_report(
@@ -43,14 +61,15 @@ def write_report(
     features: Mapping[str, Part] | None = None,
     class_names: Mapping[int, str] | Sequence[str] | None = None,
     notes: Sequence[str] = (),
+    samples: Samples | None = None,
     versions: Mapping[str, str] | None = None,
     keep_feature_figures: bool = False,
 ) -> Path:
     """Write `report.md` and `figures/*.png` of a run into its output directory, and `report.json`.
 
-    Everything is drawn before the first file is written. A figure that has nothing to show is left out, and the
-    report says why. No absolute local path gets into the text. `report.json` holds what no other file of a run does
-    (title, settings, notes, results, versions), so that a report can be made anew.
+    Everything is drawn before the first file is written. The report begins with the verdict in words. A figure that
+    has nothing to show is left out. No absolute local path gets into the text. `report.json` holds what no other file
+    of a run does (title, settings, notes, results, samples, versions), so that a report can be made anew.
 
     Args:
         output_dir: Folder of the run, created where it is missing.
@@ -62,6 +81,7 @@ def write_report(
         features: Part (`train`, `held-out`) -> ({modality: (n, d) array}, (n,) integer labels) of the final model.
         class_names: Names by label, as a mapping or a sequence.
         notes: Sentences in Markdown that a reader must know, such as where the data come from.
+        samples: Split -> `samples`, their number, and under `missing` modality -> how many of them lack it.
         versions: Versions and machine of the run; None takes those of this process.
         keep_feature_figures: Whether to show figures of features that an earlier report left in the folder.
 
@@ -75,10 +95,9 @@ def write_report(
     modalities = modality_order(
         records, log_history, results, [name for part in (features or {}).values() for name in part[0]]
     )
-    figures, left_out = draw_figures(records, log_history, modalities, features, class_names)
-    kept: list[str] = []
-    if keep_feature_figures and (kept := _earlier_feature_figures(Path(output_dir), modalities)):
-        left_out.pop("the features", None)
+    gate = Gate.from_settings(settings)
+    figures, left_out = draw_figures(records, log_history, modalities, features, class_names, gate)
+    kept = _earlier_feature_figures(Path(output_dir), modalities) if keep_feature_figures else []
     versions = environment() if versions is None else versions
     roots = local_roots(output_dir)
     settings = scrub_json(settings, roots)
@@ -86,16 +105,23 @@ def write_report(
     steps = [int(step) for entry in [*log_history, *records] if (step := finite(entry.get("step"))) is not None]
     sections = [
         f"# {text(title)}",
+        read_verdict(records, log_history, results, modalities, samples=samples, settings=settings),
         read_run(records, modalities, epochs=max(epochs, default=None), steps=max(steps, default=None)),
         "## Results",
         results_table(results),
+        *small_splits(results, samples),
+        *(["\n".join(f"- {sentence}" for sentence in missing_modalities(samples))] if samples else []),
         *(["\n".join(f"- {prose(note)}" for note in notes)] if notes else []),
         "## What the diagnosis says",
-        _diagnosis_text(records, modalities),
+        _diagnosis_text(records, modalities, gate),
         "## Figures",
         *[f"![Figure of {subject}](figures/{name})\n\n{caption}" for name, (subject, caption, _) in figures.items()],
         *kept,
-        *[f"No figure of {subject}: {reason}." for subject, reason in left_out.items()],
+        *(
+            ["Left out: " + "; ".join(f"{subject} ({why})" for subject, why in left_out.items()) + "."]
+            if left_out
+            else []
+        ),
         "## Every diagnosis",
         points_table(records, modalities),
         "## Settings",
@@ -103,7 +129,14 @@ def write_report(
         "## Versions and machine",
         table(("", ""), [(name, text(value)) for name, value in versions.items()], numeric_from=2),
     ]
-    facts = {"title": title, "settings": settings, "notes": notes, "results": results, "versions": versions}
+    facts = {
+        "title": title,
+        "settings": settings,
+        "notes": notes,
+        "results": results,
+        "samples": samples or {},
+        "versions": versions,
+    }
     contents = {f"figures/{name}": render_png(figure) for name, (_, _, figure) in figures.items()}
     contents["report.md"] = ("\n\n".join(sections) + "\n").encode()
     contents[REPORT_FACTS_FILE] = (json.dumps(scrub_json(facts, roots), indent=2, ensure_ascii=False) + "\n").encode()
@@ -122,12 +155,26 @@ def _earlier_feature_figures(output_dir: Path, modalities: Sequence[str]) -> lis
     ]
 
 
+_SEPARABILITY_CAPTION = (
+    "Separability of the classes in each modality's features: of training samples (solid), each left out of its own "
+    "prediction, and of held-out samples (dashed, with a band of two standard errors of the gap). A solid curve above "
+    "the band is over-fitted. Full vertical lines are re-learning points at which the modality was moved, with the "
+    "strength α; short dotted ones those at which it was kept. Dotted: chance."
+)
+_PURITY_CAPTION = (
+    "Purity of the training part (solid) and the held-out part (dashed): the strength that the diagnosis asks for "
+    "follows from the shaded gap. Vertical lines are re-learning points, with the strength α applied. Dotted: purity "
+    "of the same clusters under shuffled labels, for each part."
+)
+
+
 def draw_figures(
     records: Sequence[Record],
     log_history: Sequence[Record],
     modalities: Sequence[str],
     features: Mapping[str, Part] | None,
     class_names: Mapping[int, str] | Sequence[str] | None,
+    gate: Gate | None = None,
 ) -> tuple[dict[str, tuple[str, str, Figure]], dict[str, str]]:
     """Draw what there is to show.
 
@@ -137,18 +184,25 @@ def draw_figures(
         modalities: Names, in the order of their colours.
         features: Part (`train`, `held-out`) -> ({modality: (n, d) array}, (n,) labels).
         class_names: Names by label.
+        gate: When a modality counts as memorised; None takes the default settings.
 
     Returns:
         File name -> (subject, caption, figure), and for each figure left out its subject -> the reason.
     """
+    measure = measure_of(records, modalities)
     wanted: list[tuple[str, str, str, Callable[[], Figure]]] = [
         (
-            "purity.png",
-            "the purities",
-            "Purity of the training part (solid) and the held-out part (dashed): the strength that the diagnosis asks "
-            "for follows from the shaded gap. Vertical lines are re-learning points, with the strength α applied. "
-            "Dotted: purity of the same clusters under shuffled labels, for each part.",
-            partial(purity_figure, records, modalities),
+            "purity.png" if measure is PURITY else "separability.png",
+            "the purities" if measure is PURITY else "the separability",
+            _PURITY_CAPTION if measure is PURITY else _SEPARABILITY_CAPTION,
+            partial(separability_figure, records, modalities),
+        ),
+        (
+            "memorised.png",
+            "the memorised share",
+            "Share of the training separability that held-out samples lack, with the band of the standard errors that "
+            "the gate asks for: a modality is re-learnt if the whole band lies above the dashed threshold.",
+            partial(memorised_figure, records, modalities, gate),
         ),
         (
             "alpha.png",
@@ -176,7 +230,7 @@ def draw_figures(
                     name,
                     features or {},
                     class_names=class_names,
-                    purity=_final_purity(records, name),
+                    scores=_final_scores(records, name),
                 ),
             )
         )
@@ -186,81 +240,85 @@ def draw_figures(
             figures[file_name] = (subject, caption, draw())
         except NothingToDraw as reason:
             left_out[subject] = str(reason)
-    if not features:
-        left_out["the features"] = "none were given"
+    if measure is not SEPARABILITY:
+        left_out.pop("the memorised share", None)  # it says no more than that purity was measured, or nothing
     return figures, left_out
 
 
-def _final_purity(records: Sequence[Record], modality: str) -> dict[str, float | None]:
-    """Purities that belong to the final weights: those of the diagnosis at the end, if there was one."""
-    if not records or records[-1].get("kind") != "end":
-        return {}
-    entry = modality_entry(records[-1], modality)
-    return {"train": finite(entry.get("train_purity")), "held-out": finite(entry.get("val_purity"))}
+def _final_scores(records: Sequence[Record], modality: str) -> dict[str, str]:
+    """What belongs to the final weights: the diagnosis at the end, if there was one, by part."""
+    entry = modality_entry(records[-1], modality) if records and records[-1].get("kind") == "end" else {}
+    for measure in (SEPARABILITY, PURITY):
+        scores = {"train": finite(entry.get(measure.train)), "held-out": finite(entry.get(measure.val))}
+        if any(value is not None for value in scores.values()):
+            return {part: f"{measure.label} {value:.2f}" for part, value in scores.items() if value is not None}
+    return {}
 
 
 def results_table(results: Mapping[str, Mapping[str, Any]]) -> str:
     """Metrics as rows, splits as columns; a sentence where there is no result."""
     splits = [split for split, metrics in results.items() if metrics]
-    metrics = list(dict.fromkeys(metric for split in splits for metric in results[split]))
+    metrics = shown_metrics(metric for split in splits for metric in results[split])
     if not metrics:
         return "No results were recorded."
     rows = [[metric_label(metric), *(number(results[split].get(metric)) for split in splits)] for metric in metrics]
     return table(["metric", *(text(split) for split in splits)], rows)
 
 
-def _diagnosis_text(records: Sequence[Record], modalities: Sequence[str]) -> str:
+def _diagnosis_text(records: Sequence[Record], modalities: Sequence[str], gate: Gate) -> str:
     if not records:
         return "This run was not diagnosed, so nothing can be said of its modalities' learning states."
-    lines = [f"- {read_modality(records, name)}" for name in modalities]
+    lines = [f"- {read_modality(records, name, gate)}" for name in modalities]
     sizes = [record for record in records if record.get("diagnosis_size")]
     if sizes:
         last = sizes[-1]
-        cost = finite(last.get("seconds"))
-        spent = "" if cost is None else f" A diagnosis took {cost:.1f} s"
-        clustering = finite(last.get("kmeans_seconds"))
-        spent += f", {clustering:.1f} s of it K-means." if spent and clustering is not None else "." if spent else ""
         lines.append(
-            f"\nThe diagnosing part holds {number(last.get('diagnosis_size'))} samples beside "
-            f"{number(last.get('train_size'))} for training, in {number(last.get('num_classes'))} classes.{spent}"
+            f"\nA diagnosis looks at {number(last.get('train_size'))} training samples and "
+            f"{number(last.get('diagnosis_size'))} held-out ones in {number(last.get('num_classes'))} classes."
+            f"{_cost(last)}"
         )
     return "\n".join(lines)
 
 
+def _cost(record: Record) -> str:
+    seconds, share = finite(record.get("seconds")), finite(record.get("share_of_epoch"))
+    if seconds is None:
+        return ""
+    of_epoch = "" if share is None else f", {percent(share)} of an epoch's time"
+    estimator = finite(record.get("estimator_seconds", record.get("kmeans_seconds")))
+    parts = "" if estimator is None else f" ({estimator:.1f} s of it without the features)"
+    return f" The last one took {seconds:.1f} s{parts}{of_epoch}."
+
+
 def points_table(records: Sequence[Record], modalities: Sequence[str]) -> str:
-    """One row for each diagnosis and modality, folded where there are many; a sentence where there is none."""
-    rows = []
+    """One row for each diagnosis and modality, folded if there are many; a sentence if there is none.
+
+    Columns without any value are left out.
+    """
+    rows: list[dict[str, str]] = []
     for record in records:
-        moved = record.get("kind") == "point"
+        is_point = record.get("kind") == "point"
+        epoch = epoch_of(record)
         for name in modalities:
             entry = modality_entry(record, name)
             if entry:
-                epoch = epoch_of(record)
+                values = {key: (percent if key in _SHARES else number)(entry.get(key)) for key in DIAGNOSIS_COLUMNS}
                 rows.append(
-                    [
-                        "–" if epoch is None else f"{round(epoch, 2):g}",
-                        number(record.get("step")),
-                        text(record.get("kind", "–")),
-                        text(name),
-                        *(number(entry.get(key)) for key in DIAGNOSIS_COLUMNS),
-                        number(entry.get("alpha") if moved else None),
-                        percent(entry.get("distance") if moved else None),
-                        number(record.get("seconds"), 1),
-                    ]
+                    {
+                        "epoch": MISSING if epoch is None else f"{round(epoch, 2):g}",
+                        "step": number(record.get("step")),
+                        "kind": text(record.get("kind", MISSING)),
+                        "modality": text(name),
+                        **{title: values[key] for key, title in DIAGNOSIS_COLUMNS.items()},
+                        "α applied": number(entry.get("alpha") if is_point else None),
+                        "change of weights": percent(entry.get("distance") if is_point else None),
+                        "seconds": number(record.get("seconds"), 1),
+                    }
                 )
     if not rows:
         return "No diagnosis was recorded."
-    header = [
-        "epoch",
-        "step",
-        "kind",
-        "modality",
-        *DIAGNOSIS_COLUMNS.values(),
-        "α applied",
-        "change of weights",
-        "seconds",
-    ]
-    whole = table(header, rows, numeric_from=4)
+    header = [title for place, title in enumerate(rows[0]) if place < 4 or any(row[title] != MISSING for row in rows)]
+    whole = table(header, [[row[title] for title in header] for row in rows], numeric_from=4)
     if len(rows) > LONGEST_OPEN_TABLE:
         return f"<details>\n<summary>{len(rows)} rows</summary>\n\n{whole}\n\n</details>"
     return whole

@@ -17,6 +17,7 @@ from hf_relearn.records import (
     modality_order,
     relearning_points,
 )
+from hf_relearn.report.reading import was_moved
 from hf_relearn.report.theme import (
     ARM_PALETTE,
     FIGURE_WIDTH,
@@ -51,7 +52,7 @@ def accuracy_figure(
         The figure.
 
     Raises:
-        NothingToDraw: The log holds no accuracy.
+        NothingToDraw: The log holds no accuracy, or that of one evaluation only.
     """
     colors = modality_colors(modalities or modality_order(records, log_history))
     curves = [("fused", INK, 2.6, *evaluation_series(log_history, "eval_accuracy"))]
@@ -60,42 +61,56 @@ def accuracy_figure(
     curves = [curve for curve in curves if curve[3].size]
     if not curves:
         raise NothingToDraw("the log holds no validation accuracy")
+    if all(curve[3].size == 1 for curve in curves):
+        raise NothingToDraw("the log holds one evaluation only")
     figure = Figure(figsize=(FIGURE_WIDTH, 3.7), layout="constrained")
     axes = figure.subplots()
     for _, color, width, epochs, values in reversed(curves):
         _plot_curve(axes, epochs, values, color=color, width=width)
     set_epoch_axis(axes, np.concatenate([epochs for *_, epochs, _ in curves]))
     _fit_accuracy_axis(axes, np.concatenate([values for *_, values in curves]))
-    points = [epoch_of(point) or 0.0 for point in relearning_points(records)]
-    for place, epoch in enumerate(points):
-        many = len(points) > MOST_LINES
-        axes.axvline(epoch, ymin=0.97 if many else 0, color=MARK, linewidth=1.0, zorder=1)
-        axes.plot(
-            epoch,
-            1,
-            "v",
-            color=MUTED,
-            markersize=3 if many else 5,
-            transform=axes.get_xaxis_transform(),
-            clip_on=False,
-        )
-        if place == 0:
-            axes.annotate(
-                "re-learning" if len(points) == 1 else "re-learning points",
-                xy=(epoch, 1),
-                xycoords=axes.get_xaxis_transform(),
-                xytext=(0, 7),
-                textcoords="offset points",
-                ha="left" if epoch < sum(axes.get_xlim()) / 2 else "right",
-                fontsize=8,
-                color=MUTED,
-            )
+    _mark_points(axes, relearning_points(records), list(colors))
     axes.set_xlabel("epoch")
     axes.set_ylabel("validation accuracy")
     label_line_ends(
         axes, [(float(values[-1]), f"{name} {values[-1]:.2f}", color) for name, color, _, _, values in curves]
     )
     return figure
+
+
+def _mark_points(axes: Axes, points: Sequence[Record], modalities: Sequence[str]) -> None:
+    """Lines and filled triangles where an encoder was moved, hollow triangles where all were kept."""
+    moved = [any(was_moved(point, name) for name in modalities) for point in points]
+    many = len(points) > MOST_LINES
+    for point, has_moved in zip(points, moved, strict=True):
+        epoch = epoch_of(point) or 0.0
+        if has_moved:
+            axes.axvline(epoch, ymin=0.97 if many else 0, color=MARK, linewidth=1.0, zorder=1)
+        axes.plot(
+            epoch,
+            1,
+            "v",
+            color=MUTED,
+            markerfacecolor=MUTED if has_moved else "white",
+            markersize=3 if many else 5,
+            transform=axes.get_xaxis_transform(),
+            clip_on=False,
+        )
+    if points:
+        epoch = epoch_of(points[0]) or 0.0
+        label = "re-learning" if len(points) == 1 else "re-learning points"
+        if not all(moved):
+            label = "looked at, nothing moved" if not any(moved) else f"{label} (▽ nothing moved)"
+        axes.annotate(
+            label,
+            xy=(epoch, 1),
+            xycoords=axes.get_xaxis_transform(),
+            xytext=(0, 7),
+            textcoords="offset points",
+            ha="left" if epoch < sum(axes.get_xlim()) / 2 else "right",
+            fontsize=8,
+            color=MUTED,
+        )
 
 
 @matplotlib.rc_context(STYLE)
@@ -166,7 +181,10 @@ def _draw_curves(
     marked = False
     for name, (epochs, values) in curves.items():
         _plot_curve(axes, epochs, values, color=colors[name], width=2.0)
-        points = [epoch_of(point) or 0.0 for point in relearning_points(arms[name].get("records") or ())]
+        records = relearning_points(arms[name].get("records") or ())
+        points = [
+            epoch_of(point) or 0.0 for point in records if any(was_moved(point, each) for each in point["modalities"])
+        ]
         if points:
             marked = True
             heights = np.interp(points, epochs, values)

@@ -6,10 +6,9 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 
-from hf_relearn.balancing import BalancingSettings
 from hf_relearn.relearning.presets import preset_settings
 from hf_relearn.relearning.settings import RelearnSettings
-from hf_relearn.training.settings import ParameterSettings, TargetSettings
+from hf_relearn.training.settings import BalancingSettings, ParameterSettings, TargetSettings
 
 
 @dataclass
