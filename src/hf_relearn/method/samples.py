@@ -180,13 +180,14 @@ def diagnosed_rows(
     estimator: Estimator,
     sampling: Sampling = "all",
     max_samples: int | None = None,
+    enough: int | None = None,
     seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Decides which samples of the training part and of the diagnosing part are diagnosed.
 
     Samples with the label -100 have no class and are left out. `max_samples` bounds both parts by a stratified draw.
     For the separability the training part keeps at least twice as many samples as the diagnosing part, and 20 of each
-    class that has so many. For the purity, `sampling="matched"` draws no more training samples than diagnosing ones.
+    class that has so many; `enough` draws only so many of them where these rules allow it. For the purity, `sampling="matched"` draws no more training samples than diagnosing ones.
 
     Returns:
         Sorted positions in the training part, and in the diagnosing part.
@@ -202,8 +203,8 @@ def diagnosed_rows(
     train, val = labelled.values()
     val_size = min(len(val), max_samples or len(val))
     train_size = min(len(train), max_samples or len(train))
-    if estimator == "separability" and max_samples is not None:
-        train_size = min(len(train), max(train_size, 2 * val_size))
+    if estimator == "separability" and (max_samples or enough) is not None:
+        train_size = min(len(train), max(max_samples or enough or 0, 2 * val_size))
     if estimator == "purity" and sampling == "matched":
         train_size = min(train_size, val_size)
     if train_size < len(train):

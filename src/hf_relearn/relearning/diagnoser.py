@@ -21,6 +21,9 @@ from hf_relearn.relearning.settings import RelearnSettings
 
 logger = logging.getLogger(__name__)
 
+# Training samples whose separability is known well enough; all of a large set would cost a third of an epoch.
+ENOUGH_TRAINING_SAMPLES = 1000
+
 
 class Diagnoser:
     """Diagnose a model on a training part and a held-out part, in the same way each time.
@@ -76,6 +79,7 @@ class Diagnoser:
             estimator=settings.diagnosis_estimator,  # type: ignore[arg-type]
             sampling=settings.diagnosis_sampling,  # type: ignore[arg-type]
             max_samples=settings.diagnosis_max_samples,
+            enough=ENOUGH_TRAINING_SAMPLES,
             seed=args.seed,
         )
         self.indices = {"training": train_rows, "diagnosing": held_out_rows}
