@@ -19,6 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:chance alone explains")
 # Evaluation comes before the save of the same step, so no checkpoint lacks what the uninterrupted run went through.
 EVALUATION = {"eval_strategy": "steps", "eval_steps": 2}
 RUN = {"num_train_epochs": 4, "relearn_interval": 1, "save_strategy": "steps", "save_steps": 1, **EVALUATION}
+WORKERS = {"dataloader_num_workers": 1, "dataloader_persistent_workers": True}
 
 
 def flat(records):
@@ -51,6 +52,9 @@ def copy_of_run(folder, target, step):
         ({}, {"relearn_strategy": "steps", "relearn_interval": 4, "relearn_optimizer_state": "reset"}),
         ({}, {"relearn_max_times": 2, "lr_scheduler_type": "cosine", "warmup_steps": 3}),
         ({}, {"save_strategy": "epoch", "eval_strategy": "epoch", "diagnosis_interval": 1, "relearn_interval": 2}),
+        # An evaluation that comes after the checkpoint of the same step.
+        ({}, {"eval_strategy": "epoch", "save_steps": 3, "diagnosis_interval": 1}),
+        ({}, {"eval_steps": 5, "save_steps": 4, "lr_scheduler_type": "reduce_lr_on_plateau", **WORKERS}),
     ],
 )
 def test_every_checkpoint_resumes_to_the_uninterrupted_run(tmp_path, model, settings):

@@ -4,11 +4,14 @@ import json
 import logging
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeGuard
 
 from safetensors.torch import load_file
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from hf_relearn.relearning.schedule import whole_epoch
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +68,30 @@ def check_whole(checkpoint: str | os.PathLike) -> None:
             f"cannot resume from {checkpoint}: it is no checkpoint that was written to its end (the Trainer's last "
             f"file, {LAST_FILE}, is missing or cut off); resume from the one before"
         )
+
+
+class MissedEvaluationCallback(TrainerCallback):
+    """Evaluate at the start of a resumed run, if its checkpoint was saved before the evaluation of the same step.
+
+    The Trainer saves at a step, and evaluates at the end of the epoch that the step completes; a resumed run begins
+    with the next epoch.
+
+    Args:
+        evaluate: evaluates, and logs what it finds.
+    """
+
+    def __init__(self, evaluate: Callable[[], None]):
+        self.evaluate = evaluate
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        completed = whole_epoch(state.epoch)
+        if args.eval_strategy != "epoch" or not completed or completed < (args.eval_delay or 0):
+            return
+        logged = {key for entry in state.log_history if entry["step"] == state.global_step for key in entry}
+        if not any(key.startswith("eval_") and key.endswith("runtime") for key in logged):
+            self.evaluate()
 
 
 def can_reload(model: object) -> TypeGuard[PreTrainedModel]:

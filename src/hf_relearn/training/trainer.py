@@ -27,6 +27,7 @@ from hf_relearn.relearning.settings import RelearnSettings
 from hf_relearn.training.arguments import RelearnTrainingArguments
 from hf_relearn.training.batches import EpochCallback, MultimodalCollator, SeededBatches, as_it_is
 from hf_relearn.training.checkpoints import (
+    MissedEvaluationCallback,
     begin_checkpoint,
     can_reload,
     check_whole,
@@ -146,6 +147,7 @@ class MultimodalRelearnTrainer(PushingTrainer):
         if (balancing := args.build_balancing()) is not None:
             self.add_callback(balancing)
         self.add_callback(EpochCallback())
+        self.add_callback(MissedEvaluationCallback(self._evaluate_again))
         self.add_callback(ModelCardCallback(self.create_model_card))
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
@@ -209,17 +211,15 @@ class MultimodalRelearnTrainer(PushingTrainer):
             loader = super().get_train_dataloader()
         finally:
             self.train_dataset, self.data_collator = dataset, collator
-        # Starting workers takes a seed from the global generator otherwise, and persistent ones start just once.
-        getattr(loader, "base_dataloader", loader).generator = torch.Generator()
-        return loader
+        return _with_generator(loader)
 
     def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
         with self._without_augmentation():
-            return super().get_eval_dataloader(eval_dataset)
+            return _with_generator(super().get_eval_dataloader(eval_dataset))
 
     def get_test_dataloader(self, test_dataset: Dataset) -> DataLoader:
         with self._without_augmentation():
-            return super().get_test_dataloader(test_dataset)
+            return _with_generator(super().get_test_dataloader(test_dataset))
 
     @contextmanager
     def _without_augmentation(self) -> Iterator[None]:
@@ -260,6 +260,10 @@ class MultimodalRelearnTrainer(PushingTrainer):
         norm = super()._clip_grad_norm(model)
         self.relearn_callback.observe_gradient_norm(norm)
         return norm
+
+    def _evaluate_again(self) -> None:
+        """Evaluate as at the end of an epoch, with all that the Trainer does with the metrics."""
+        self._determine_best_metric(metrics=self._evaluate(None, None), trial=None)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """Train as `Trainer.train` does.
@@ -337,3 +341,13 @@ class MultimodalRelearnTrainer(PushingTrainer):
             assert best is not None  # or this would not be called
             logger.info("Loading the best model, %s", best)
             reload_weights(self.model, best)
+
+
+def _with_generator(loader: DataLoader) -> DataLoader:
+    """Give a data loader a generator of its own, for the seed of its workers.
+
+    It would draw from torch's global generator, which dropout uses too: a run that is resumed between an evaluation
+    and the next step, or in which persistent workers start later, would then draw other numbers.
+    """
+    getattr(loader, "base_dataloader", loader).generator = torch.Generator()
+    return loader
