@@ -100,7 +100,7 @@ def load_audio(value: Any, sampling_rate: int) -> np.ndarray:
         if not rate or rate < 1:
             raise MediaError(f"{origin}: the mapping with an array has the sampling_rate {rate}, but needs one in Hz")
     elif isinstance(value, (Mapping, bytes, str, os.PathLike)):
-        waveform, rate = _decode_audio(encoded(value, "a sound"), origin)
+        waveform, rate = decode_audio(encoded(value, "a sound"), origin)
     else:
         waveform, rate = _waveform(value, origin), sampling_rate
     if waveform.size == 0:
@@ -188,7 +188,16 @@ def _waveform(value: Any, origin: str) -> np.ndarray:
     return waveform
 
 
-def _decode_audio(source: Any, origin: str) -> tuple[np.ndarray, int]:
+def decode_audio(source: Any, origin: str) -> tuple[np.ndarray, int]:
+    """Decode a path or file object to (channels, samples) float32, and its rate in Hz.
+
+    Args:
+        source: what `encoded` gives.
+        origin: what to call it in a message.
+
+    Raises:
+        MediaError: if it cannot be decoded or is too long.
+    """
     _refuse_if_too_long(samples_promised_by_wav(source), origin)
     try:
         with soundfile.SoundFile(source) as sound:
