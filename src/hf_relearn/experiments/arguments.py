@@ -47,6 +47,14 @@ class RunArguments:
             "by side in comparison.md."
         },
     )
+    corrupt: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Spoil the data for an experiment, seeded by --seed: 'vision=noise:1.0' adds noise of so many "
+            "standard deviations (of a text: replaces that share of its words), 'vision=missing:0.3' empties a share "
+            "of the samples, both in training and test alike; 'labels:0.2' makes a share of the training labels wrong."
+        },
+    )
     license: str | None = field(
         default=None,
         metadata={"help": "Licence of the model, for its card: an identifier of the Hub such as apache-2.0."},

@@ -105,6 +105,7 @@ def run_or_compare(experiment: Experiment, run: RunArguments, args: RelearnTrain
     Raises:
         SystemExit: with `PUSH_FAILED_EXIT_CODE` if the model could not be pushed, when everything else is done.
     """
+    experiment = experiment.corrupted(run.corrupt, args)
     if run.compare:
         result = compare_arms(experiment, args)["re-learnt"]
     else:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from transformers import TrainingArguments, set_seed
 
 from hf_relearn.cards import CardInfo
 from hf_relearn.cards.facts import changed_from_defaults
+from hf_relearn.data.corruption import corrupt_splits, parse_corruptions
 from hf_relearn.experiments.modalities import Modality, columns_of
 from hf_relearn.experiments.model_arguments import InputArguments, ModelArguments, merge_options
 from hf_relearn.models import MultimodalConfig, MultimodalForClassification, MultimodalProcessor
@@ -72,6 +73,33 @@ class Experiment:
     def class_names(self) -> list[str]:
         feature = self.train.features[self.label_column]
         return (feature.feature if self.several_labels else feature).names
+
+    def corrupted(self, corruptions: Sequence[str] | None, args: TrainingArguments) -> "Experiment":
+        """The experiment on spoilt data, of which its notes tell; `corrupt_splits` says how.
+
+        Args:
+            corruptions: as `--corrupt` takes them.
+            args: the seed is used, and the main process prepares the data first.
+
+        Raises:
+            ValueError: for what cannot be done to these data.
+        """
+        parsed = parse_corruptions(corruptions, list(self.modalities))
+        if not parsed:
+            return self
+        splits = {"train": self.train, "evaluation": self.evaluation, "test": self.test}
+        with args.main_process_first(desc="spoiling the data"):
+            spoilt = corrupt_splits(
+                {name: split for name, split in splits.items() if split is not None},
+                parsed,
+                columns=columns_of(self.modalities),
+                kinds={name: modality.kind for name, modality in self.modalities.items()},
+                label_column=self.label_column,
+                seed=args.seed,
+            )
+        notes = [f"Spoilt for an experiment: {corruption}." for corruption in parsed]
+        card = replace(self.card, notes=[*self.card.notes, *notes]) if self.card.notes else self.card
+        return replace(self, **{**splits, **spoilt}, notes=(*self.notes, *notes), card=card)
 
     def backbones(self) -> dict[str, Any]:
         """Modality -> what `from_backbones` takes."""

@@ -190,7 +190,8 @@ def diagnosed_rows(
 
     Samples with the label -100 have no class and are left out. `max_samples` bounds both parts by a stratified draw.
     For the separability the training part keeps at least twice as many samples as the diagnosing part, and 20 of each
-    class that has so many; `enough` draws only so many of them where these rules allow it. For the purity, `sampling="matched"` draws no more training samples than diagnosing ones.
+    class that has so many; `enough` draws no more of them than these rules ask for. For the purity,
+    `sampling="matched"` draws no more training samples than diagnosing ones.
 
     Returns:
         Sorted positions in the training part, and in the diagnosing part.

@@ -76,7 +76,7 @@ def load_audio(value: Any, sampling_rate: int, max_seconds: float | None = None)
         rate = _rate(value.get("sampling_rate"), origin)
         waveform = _given_waveform(value["array"], origin, _frames_wanted(rate, max_seconds))
     elif isinstance(value, (Mapping, bytes, str, os.PathLike)):
-        waveform, rate = _decode_audio(encoded(value, "a sound"), origin, max_seconds)
+        waveform, rate = decode_audio(encoded(value, "a sound"), origin, max_seconds)
     else:
         rate = sampling_rate
         waveform = _given_waveform(value, origin, _frames_wanted(rate, max_seconds))
@@ -139,7 +139,7 @@ def _no_sound(origin: str, reason: str) -> MediaError:
     )
 
 
-def _decode_audio(source: Any, origin: str, max_seconds: float | None) -> tuple[np.ndarray, int]:
+def decode_audio(source: Any, origin: str, max_seconds: float | None = None) -> tuple[np.ndarray, int]:
     """The sound of a file as mono, up to `max_seconds`, and its rate."""
     if max_seconds is None:
         _refuse_if_too_long(samples_promised_by_wav(source), origin)
