@@ -24,6 +24,7 @@ CODE = {
     "modeling_pooling.py",
     "modeling_pretrained.py",
     "modeling_probe.py",
+    "modeling_seeds.py",
     "modeling_towers.py",
     "pipeline_multimodal.py",
     "processing_augmentation.py",
