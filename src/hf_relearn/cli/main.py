@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Sequence
 
 from hf_relearn import __version__
-from hf_relearn.cli import card, demo, diagnose, export, predict, report, space
+from hf_relearn.cli import card, compare, demo, diagnose, export, predict, report, space
 from hf_relearn.cli.usage import UsageError
 
 OK, FAILED, WRONG_USAGE = 0, 1, 2
@@ -15,6 +15,7 @@ COMMANDS = {
     "predict": predict,
     "diagnose": diagnose,
     "report": report,
+    "compare": compare,
     "card": card,
     "export": export,
     "demo": demo,

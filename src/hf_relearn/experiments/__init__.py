@@ -1,7 +1,7 @@
 """Floor 5: what the recipes share, from flags to report."""
 
 from hf_relearn.experiments.arguments import PRESETS, RunArguments
-from hf_relearn.experiments.arms import compare_arms, run_or_compare
+from hf_relearn.experiments.comparison import run_or_compare
 from hf_relearn.experiments.modalities import Modality
 from hf_relearn.experiments.model_arguments import InputArguments, ModelArguments, find_backbone, read_pairs
 from hf_relearn.experiments.parsing import parse_recipe_arguments
@@ -17,7 +17,6 @@ __all__ = [
     "RunArguments",
     "RunResult",
     "TableArguments",
-    "compare_arms",
     "find_backbone",
     "parse_recipe_arguments",
     "read_pairs",
