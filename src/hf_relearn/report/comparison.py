@@ -142,13 +142,13 @@ def _conclude(
         gains = sorted((arm for arm in told if found[arm].mean > 0), key=lambda arm: -found[arm].mean)
         losses = sorted((arm for arm in told if found[arm].mean < 0), key=lambda arm: found[arm].mean)
         if gains:
-            parts = [f"{text(arm)} gains {_plus_minus(found[arm])}" for arm in gains]
+            parts = [f"{arm} gains {_plus_minus(found[arm])}" for arm in gains]
             sentences.append(f"Over {baseline}, {listed(parts)} points.")
         elif compared:
             sentences.append(f"Nothing gains over {baseline} beyond chance.")
         losses = [arm for arm in losses if arm in compared]
         if losses:
-            parts = [f"{text(arm)} loses {_plus_minus(found[arm])}" for arm in losses]
+            parts = [f"{arm} loses {_plus_minus(found[arm])}" for arm in losses]
             sentences.append(f"Against {baseline}, {listed(parts)} points.")
     counts = sorted({len(own) for own in values.values()})
     seeds = f"{counts[0]} to {counts[-1]} seeds" if len(counts) > 1 else f"{counts[0]} seed" + "s" * (counts[0] != 1)
@@ -253,13 +253,13 @@ def _as_markdown(runs: Runs, metric: str, verdicts: Mapping[str, Verdict]) -> st
     sections = [f"# {text(runs.title)}: comparison"]
     if "last" in verdicts:
         sections += [
-            "\n".join(f"- {sentence}" for sentence in verdicts["last"].conclusion),
+            "\n".join(f"- {prose(sentence)}" for sentence in verdicts["last"].conclusion),
             f"![Paired differences of test {label}, with 95 % intervals](comparison.png)",
         ]
     for epoch, verdict in verdicts.items():
         sections += [f"## Test {label} of {EPOCHS[epoch]}", _verdict_table(verdict, costs)]
         if epoch != "last":
-            sections.append("\n".join(f"- {sentence}" for sentence in verdict.conclusion))
+            sections.append("\n".join(f"- {prose(sentence)}" for sentence in verdict.conclusion))
     sections += [
         "## Arms",
         "\n".join(f"- **{text(arm)}**: {text(runs.descriptions.get(arm, MISSING))}" for arm in runs.results),

@@ -54,7 +54,7 @@ def compare_paired(values: Mapping[int, float], baseline: Mapping[int, float]) -
     wins, losses = int((differences > 0).sum()), int((differences < 0).sum())
     if n < 2:
         return Paired(n, mean, None, None, None, None, wins, losses, None, None)
-    sd = float(differences.std(ddof=1))
+    sd = 0.0 if np.all(differences == differences[0]) else float(differences.std(ddof=1))
     se = sd / math.sqrt(n)
     reach = float(stats.t.ppf(1 - LEVEL / 2, n - 1)) * se
     return Paired(
