@@ -25,6 +25,7 @@ CODE = {
     "modeling_pooling.py",
     "modeling_pretrained.py",
     "modeling_probe.py",
+    "modeling_seeds.py",
     "modeling_towers.py",
     "modeling_weights.py",
     "pipeline_multimodal.py",

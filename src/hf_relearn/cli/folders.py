@@ -1,5 +1,6 @@
 """`hf-relearn report` and `hf-relearn card`: the pages of a run or a saved model, made anew from its folder."""
 
+import json
 from typing import Annotated
 
 import typer
@@ -9,6 +10,11 @@ from hf_relearn.cli.shared import UsageError, epilog, print_json, quiet
 REPORT_EPILOG = epilog(
     "hf-relearn report outputs/cremad",
     'hf-relearn report outputs/cremad --title "CREMA-D, seed 1" --json',
+)
+COMPARE_EPILOG = epilog(
+    "hf-relearn compare outputs/multimodal",
+    "hf-relearn compare outputs/multimodal --metric f1_macro --output f1",
+    "hf-relearn compare monday tuesday --output both --json",
 )
 CARD_EPILOG = epilog(
     "hf-relearn card my-model",
@@ -40,6 +46,37 @@ def report(
         print_json({"report": str(path), "figures": figures})
     else:
         print(f"The report is in {path}")
+
+
+def compare(
+    context: typer.Context,
+    folders: Annotated[
+        list[str], typer.Argument(metavar="FOLDER ...", help="Output folders of comparisons.", show_default=False)
+    ],
+    output: Annotated[
+        str | None,
+        typer.Option("--output", metavar="FOLDER", help="Folder to write to; unset, the folder, if there is one."),
+    ] = None,
+    metric: Annotated[str, typer.Option("--metric", metavar="NAME", help="Metric on the test set.")] = "accuracy",
+    as_json: Annotated[bool, typer.Option("--json", help="Print comparison.json.")] = False,
+) -> None:
+    """Draw a comparison anew, or join several.
+
+    Writes comparison.md, comparison.png and comparison.json from the runs of comparisons. A FOLDER is the output
+    directory of a recipe that was started with --compare, also while it is at work. Several folders of the same data
+    are joined: seeds and arms of all of them stand in one table.
+    """
+    if len(folders) > 1 and output is None:
+        raise UsageError("several folders are joined in a folder of their own: give --output")
+    with quiet(context):
+        from hf_relearn.report import write_comparison
+
+        path = write_comparison(output or folders[0], folders, metric=metric)
+    verdict = json.loads((path.parent / "comparison.json").read_text(encoding="utf-8"))
+    if as_json:
+        print_json(verdict)
+    else:
+        print("\n".join([*verdict["epochs"].get("last", {}).get("conclusion", ()), f"The comparison is in {path}"]))
 
 
 def card(

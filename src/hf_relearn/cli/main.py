@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {  # with the end of its 
     "predict": (predict.predict, predict.EPILOG),
     "diagnose": (diagnose.diagnose, diagnose.EPILOG),
     "report": (folders.report, folders.REPORT_EPILOG),
+    "compare": (folders.compare, folders.COMPARE_EPILOG),
     "card": (folders.card, folders.CARD_EPILOG),
     "export": (sharing.export, sharing.EXPORT_EPILOG),
     "demo": (sharing.demo, sharing.DEMO_EPILOG),

@@ -6,7 +6,7 @@ from hf_relearn.lazy import lazy_names
 
 if TYPE_CHECKING:
     from hf_relearn.experiments.arguments import PRESETS, RunArguments, preset_defaults
-    from hf_relearn.experiments.arms import compare_arms, run_or_compare
+    from hf_relearn.experiments.comparison import run_or_compare
     from hf_relearn.experiments.launch import run_recipe
     from hf_relearn.experiments.modalities import Modality
     from hf_relearn.experiments.model_arguments import InputArguments, ModelArguments, find_backbone
@@ -20,8 +20,7 @@ __getattr__ = lazy_names(
         "PRESETS": "hf_relearn.experiments.arguments",
         "preset_defaults": "hf_relearn.experiments.arguments",
         "RunArguments": "hf_relearn.experiments.arguments",
-        "compare_arms": "hf_relearn.experiments.arms",
-        "run_or_compare": "hf_relearn.experiments.arms",
+        "run_or_compare": "hf_relearn.experiments.comparison",
         "Modality": "hf_relearn.experiments.modalities",
         "InputArguments": "hf_relearn.experiments.model_arguments",
         "ModelArguments": "hf_relearn.experiments.model_arguments",
@@ -45,7 +44,6 @@ __all__ = [
     "RunArguments",
     "RunResult",
     "TableArguments",
-    "compare_arms",
     "find_backbone",
     "parse_recipe_arguments",
     "preset_defaults",

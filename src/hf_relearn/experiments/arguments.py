@@ -4,6 +4,7 @@ import argparse
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from hf_relearn.experiments.arms import ARMS, DEFAULT_ARMS
 from hf_relearn.relearning.presets import PRESETS as METHOD_PRESETS
 from hf_relearn.relearning.presets import preset_settings
 
@@ -42,9 +43,30 @@ class RunArguments:
     compare: bool = field(
         default=False,
         metadata={
-            "help": "Train from the same seed the joint model on the training part, the joint model on training and "
-            "diagnosing part, uni-modal heads alone (if the run has heads) and the re-learnt model, and put them side "
-            "by side in comparison.md."
+            "help": "Train the arms of a comparison, each with several seeds, and write comparison.md with their "
+            "paired differences. Each run is a process of its own. Started again, a comparison goes on: a finished "
+            "run is not trained again."
+        },
+    )
+    compare_arms: list[str] = field(
+        default_factory=lambda: list(DEFAULT_ARMS),
+        metadata={"help": f"Arms of the comparison: {', '.join(ARMS)}, and only_<modality>."},
+    )
+    compare_seeds: int = field(
+        default=3, metadata={"help": "Seeds of each arm, counted from --seed. Small differences need 8 or more."}
+    )
+    compare_jobs: int | None = field(
+        default=None,
+        metadata={
+            "help": "Runs at the same time; unset, one on each GPU, or up to 4 on a CPU. The figures do not depend on "
+            "it: a run's threads (OMP_NUM_THREADS, if you set it) stay the same."
+        },
+    )
+    save_predictions: bool = field(
+        default=False,
+        metadata={
+            "help": "Leave the logits of validation and test in predictions.npz, and the results of the last epoch "
+            "and the best on validation in result.json. The runs of a comparison do."
         },
     )
     corrupt: list[str] | None = field(
@@ -65,6 +87,10 @@ class RunArguments:
 
     def __post_init__(self) -> None:
         self.card_info()
+        for name in ("compare_seeds", "compare_jobs"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"--{name} is {value}, but it is at least 1")
 
     def card_info(self, **facts: Any) -> "CardInfo":
         """What the model card has to be told: the flags above, and other fields of `CardInfo`."""

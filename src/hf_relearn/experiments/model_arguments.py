@@ -21,6 +21,19 @@ class ModelArguments:
 
     _argument_group_name: ClassVar[str] = "model"
 
+    use_modalities: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Train on these modalities only; a single one is classified without a fusion. Unset, all of them."
+        },
+    )
+    encoders_from: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Start encoders from those of models that were saved with the same backbones, as 'audio=FOLDER "
+            "vision=FOLDER'."
+        },
+    )
     fusion: str = field(
         default="concat",
         metadata={

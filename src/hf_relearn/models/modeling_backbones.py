@@ -20,6 +20,7 @@ from .configuration_multimodal import FeaturesConfig, ModalityConfig, check_moda
 from .modeling_description import describe_modality
 from .modeling_features import FeaturesModel
 from .modeling_pooling import has_dense_pooler
+from .modeling_seeds import drawing_for
 from .modeling_towers import backbone_input_names, encoder_part, input_kinds, shared_parameter
 from .modeling_weights import check_weights
 
@@ -74,11 +75,15 @@ _OPTIONS = ("kind", "pooling", "num_frames", "feature_size", "token_size")
 
 
 def load_backbones(
-    backbones: Mapping[str, Any], options: Mapping[str, Mapping[str, Any]], backbone_kwargs: Mapping[str, Any]
+    backbones: Mapping[str, Any],
+    options: Mapping[str, Mapping[str, Any]],
+    backbone_kwargs: Mapping[str, Any],
+    seed: int,
 ) -> tuple[dict[str, PreTrainedModel], dict[str, ModalityConfig]]:
     """Load every backbone and find what the configuration needs of it.
 
-    Args and errors are those of `MultimodalForClassification.from_backbones`.
+    Random weights are drawn by `seed` and the modality's name. The other args and errors are those of
+    `MultimodalForClassification.from_backbones`.
     """
     if not backbones:
         raise ValueError("from_backbones got no backbone: give at least one modality name with its backbone")
@@ -93,7 +98,8 @@ def load_backbones(
     modalities: dict[str, ModalityConfig] = {}
     for name, source in backbones.items():
         try:
-            loaded[name], modalities[name] = load_modality(name, source, options.get(name, {}), backbone_kwargs)
+            with drawing_for(name, seed):
+                loaded[name], modalities[name] = load_modality(name, source, options.get(name, {}), backbone_kwargs)
         except (TypeError, ValueError) as error:
             error_class = TypeError if isinstance(error, TypeError) else ValueError
             raise error_class(f"modality {name!r}: {error}") from error

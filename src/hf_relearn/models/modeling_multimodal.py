@@ -262,8 +262,9 @@ class MultimodalForClassification(MultimodalPreTrainedModel):
         self.classifier = nn.Linear(self.multimodal.fused_size, num_classes)
         self.unimodal_heads = nn.ModuleDict()
         if config.unimodal_loss_weight > 0:
-            for name, modality in config.modalities.items():
-                self.unimodal_heads[name] = nn.Linear(modality.feature_size, num_classes)
+            with torch.random.fork_rng(devices=[]):  # what is drawn in `post_init` does not depend on heads
+                for name, modality in config.modalities.items():
+                    self.unimodal_heads[name] = nn.Linear(modality.feature_size, num_classes)
         self.main_input_name = self.multimodal.main_input_name
         self.post_init()
 

@@ -13,6 +13,7 @@ from .modeling_backbones import load_backbones
 from .modeling_fusion import CustomFusion, FusionModule, LowRankFusion
 from .modeling_fusion_tokens import BottleneckFusion
 from .modeling_missing import Placeholder
+from .modeling_seeds import draw_seed, drawing_for
 from .modeling_weights import SafeWeightsMixin
 
 logger = logging.get_logger(__name__)
@@ -155,7 +156,8 @@ class MultimodalPreTrainedModel(SafeWeightsMixin, PreTrainedModel):
             **config_kwargs: fields of `MultimodalConfig`, such as `id2label` or `unimodal_loss_weight`.
 
         Returns:
-            A model in evaluation mode, as `from_pretrained` gives it.
+            A model in evaluation mode, as `from_pretrained` gives it. From one state of torch's generator, models with
+            and without uni-modal heads start with the same weights, and so do encoders that are fused with others.
 
         Raises:
             ValueError: for no backbones, a name that cannot be a prefix, an unknown option or one of an unknown
@@ -169,11 +171,13 @@ class MultimodalPreTrainedModel(SafeWeightsMixin, PreTrainedModel):
             if preset not in UNIMODAL_LOSS_WEIGHTS:
                 raise ValueError(f"there is no preset {preset!r}: choose one of {', '.join(UNIMODAL_LOSS_WEIGHTS)}")
             config_kwargs.setdefault("unimodal_loss_weight", UNIMODAL_LOSS_WEIGHTS[preset])
-        loaded, modalities = load_backbones(backbones, modality_options or {}, backbone_kwargs or {})
+        seed = draw_seed()  # of each part by its name: an encoder starts the same, whatever it is fused with
+        loaded, modalities = load_backbones(backbones, modality_options or {}, backbone_kwargs or {}, seed)
         module = None if isinstance(fusion, str) else fusion
         name = fusion if isinstance(fusion, str) else CUSTOM_FUSION
         config = MultimodalConfig(modalities=modalities, fusion=name, **config_kwargs)
-        model = cls(config, backbones=loaded, fusion_module=module)
+        with drawing_for("fusion and classifier", seed):
+            model = cls(config, backbones=loaded, fusion_module=module)
         dtype = next(iter(loaded.values())).dtype
         inner = getattr(model, "multimodal", model)
         for child in (*model.children(), *inner.children()):

@@ -1,6 +1,7 @@
 """The processor: raw values of a batch (sounds, images, videos, texts, features) to the fusion model's inputs."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +11,7 @@ from torch import Tensor
 from transformers import BatchFeature, PreTrainedConfig, ProcessorMixin
 
 from .configuration_multimodal import MultimodalConfig, check_modality_name
+from .modeling_seeds import draw_seed, drawing_for
 from .processing_augmentation import Augmentation
 from .processing_defaults import INPUT_TYPES, ModalityInput, default_input, takes_spectrogram
 from .processing_pretrained import load_tokenizer
@@ -91,12 +93,14 @@ class MultimodalProcessor(ProcessorMixin):
                 f"the processor has the modalities {', '.join(self.inputs)}, but got {', '.join(values) or 'none'}"
             )
         batch = {}
+        seed = draw_seed() if augmentation else 0  # a modality is augmented alike, whatever others there are
         for name, modality_input in self.inputs.items():
             present = torch.tensor([value is not None for value in values[name]])
             tensors: dict[str, Tensor] = {}
             if present.any():
                 try:
-                    tensors = modality_input([value for value in values[name] if value is not None], augmentation)
+                    with drawing_for(name, seed) if augmentation else nullcontext():
+                        tensors = modality_input([value for value in values[name] if value is not None], augmentation)
                 except RawValueError as error:
                     raise type(error)(f"modality {name!r}: {error}") from error
             if not present.all():

@@ -32,9 +32,6 @@ CLASS_PALETTE = (
     "#717581",
     "#92dadb",
 )
-# The first arm is the baseline: grey, so that the others are read against it.
-ARM_PALETTE = ("#8a949e", "#4b5563", "#c2185b", "#00838f", "#7b5ea7", "#b8860b")
-
 FIGURE_WIDTH = 9.0  # inches, so that a point of font size is about 1.4 pixels at a width of 900 pixels
 
 # Any, because stubs of some matplotlib versions take literal keys only.
