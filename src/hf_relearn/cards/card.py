@@ -8,8 +8,8 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from hf_relearn.cards import sections
 from hf_relearn.cards.facts import CardFacts, EncoderFacts
+from hf_relearn.cards.sections import template_values
 from hf_relearn.files import file_stem, write_files
 from hf_relearn.hub.local_paths import local_roots, scrub_files, scrub_json
 from hf_relearn.report.markdown import metric_label, prose, text
@@ -153,21 +153,9 @@ def render_card(facts: CardFacts, captions: dict[str, tuple[str, str]] | None = 
     card = ModelCard.from_template(
         card_data(facts),
         template_path=str(template_path()),
-        name=text(facts.name),
-        summary=sections.summary(facts),
-        notes=sections.notes(facts),
-        encoders=sections.encoders(facts),
-        fusion=sections.fusion(facts),
         usage=usage_code(facts.repository, facts.encoders),
-        batches=sections.batches(facts),
-        results=sections.results(facts),
-        ablations=sections.ablations(facts),
-        diagnosis=sections.diagnosis(facts),
-        figures=sections.figures(captions or {}),
-        training=sections.training(facts),
-        settings=sections.settings(facts),
-        environment=sections.hardware(facts),
-        limits=sections.limits(facts),
+        figures=captions or {},
+        **template_values(facts),
     )
     return str(card).rstrip() + "\n"
 

@@ -94,7 +94,7 @@ def trainer_facts(
         dataset: their names.
 
     Raises:
-        ValueError: for a licence or language that the Hub would refuse, or a damaged record of the run.
+        ValueError: for a language that the Hub would refuse, or a damaged record of the run.
     """
     from hf_relearn.cards import CardInfo, DatasetFacts, collect_facts
 
