@@ -194,6 +194,7 @@ class RelearnCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self._attempt = None
+        self._run.close(state.global_step)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         args = arguments_of_run(args, self.output_dir)

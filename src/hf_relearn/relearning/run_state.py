@@ -2,6 +2,7 @@
 
 import json
 import logging
+import uuid
 from collections.abc import Iterable
 from copy import copy
 from dataclasses import asdict
@@ -11,6 +12,7 @@ from typing import Any
 from torch import nn
 from transformers import TrainerState, TrainingArguments
 
+from hf_relearn.files import FolderLock
 from hf_relearn.method import InitialWeights, InitialWeightsError, interpolate_buffers_, soft_reinit_
 from hf_relearn.method.tensors import is_sharded
 from hf_relearn.records import (
@@ -27,6 +29,29 @@ from hf_relearn.relearning.processes import by_first_process, failing_together
 from hf_relearn.relearning.settings import RelearnSettings
 
 CHECKPOINT_FILE = "relearn_run.json"
+LOCK_FILE = "_relearn_run.lock"
+
+
+def lock_run(args: TrainingArguments, *, alone: bool = False) -> FolderLock | None:
+    """Keep the output directory for this run; every process calls it, and the first one locks.
+
+    Args:
+        args: of the Trainer.
+        alone: refuse another run of this process too, which is possible for a caller that always releases its lock.
+
+    Returns:
+        The lock, to be released when the run ends; None if this process holds one already, or is not the first.
+
+    Raises:
+        RuntimeError: another run is training there.
+    """
+    lock = None
+    with failing_together(args.world_size):
+        held = FolderLock.held.get(output_folder(args).absolute() / LOCK_FILE)
+        if args.process_index == 0 and (held is None or (alone and held.alone)):
+            lock = FolderLock(output_folder(args), LOCK_FILE, alone=alone)
+            lock.acquire()
+    return lock
 
 
 def arguments_of_run(args: TrainingArguments, folder: str | None) -> TrainingArguments:
@@ -59,10 +84,30 @@ def earlier_records(output_dir: Path, checkpoint: Path, step: int) -> list[dict[
     return records_before(read_history(folder), step)
 
 
-def note_run(folder: Path, checksum: str | None, settings: RelearnSettings) -> None:
-    """Write into a folder the checksum of its run's initial weights (None without re-learning), and its settings."""
-    note = {"initial_weights": checksum, "settings": _as_noted(settings)}
+def note_run(
+    folder: Path, run: str, checksum: str | None, settings: RelearnSettings, ended_at: int | None = None
+) -> None:
+    """Write a run's note into its output directory or a checkpoint.
+
+    Args:
+        folder: where.
+        run: identifies the run; a resumed run keeps it.
+        checksum: of its initial weights; None without re-learning.
+        settings: of the run.
+        ended_at: the step at which it came to its end.
+    """
+    note = {"run": run, "initial_weights": checksum, "settings": _as_noted(settings), "ended_at": ended_at}
     write_text_atomically(folder / CHECKPOINT_FILE, json.dumps(note, indent=2) + "\n")
+
+
+def noted_run(folder: Path) -> str | None:
+    """Which run an output directory or a checkpoint belongs to; None if it does not say."""
+    return _note(folder).get("run")
+
+
+def noted_end(output_dir: Path) -> int | None:
+    """The step at which the run of an output directory came to its end; None if it was stopped before."""
+    return _note(output_dir).get("ended_at")
 
 
 def noted_initial_weights(checkpoint: Path) -> str | None:
@@ -195,11 +240,14 @@ class RunBookkeeping:
         self.initial: InitialWeights | None = None
         self.records: list[dict[str, Any]] = []
         self._checksum: str | None = None
+        self._run = uuid.uuid4().hex
+        self._lock = lock_run(args)
         if args.should_save:
             remove_leftovers(output_folder(args))
         if state.global_step > 0:
             self.resumed_from = Path(checkpoint or checkpoint_folder(args, state))
             self._checksum = noted_initial_weights(self.resumed_from)
+            self._run = noted_run(self.resumed_from) or self._run
 
     @property
     def points_taken(self) -> int:
@@ -251,7 +299,7 @@ class RunBookkeeping:
         self._write()
         with failing_together(self.args.world_size):
             if self.args.should_save:
-                note_run(output_folder(self.args), self._checksum, self.settings)
+                note_run(output_folder(self.args), self._run, self._checksum, self.settings)
 
     def add(self, record: dict[str, Any]) -> None:
         """Keep a record, on disk too."""
@@ -268,7 +316,14 @@ class RunBookkeeping:
     def write_into(self, checkpoint: Path) -> None:
         """Write into a checkpoint what a resumed run reads: the records, the settings, which initial weights."""
         write_history(checkpoint, self.records)
-        note_run(checkpoint, self._checksum, self.settings)
+        note_run(checkpoint, self._run, self._checksum, self.settings)
+
+    def close(self, step: int) -> None:
+        """Note that the run has come to its end, and let others have its folder."""
+        if self.args.should_save:
+            note_run(output_folder(self.args), self._run, self._checksum, self.settings, ended_at=step)
+        if self._lock is not None:
+            self._lock.release()
 
     def _write(self) -> None:
         with failing_together(self.args.world_size):
