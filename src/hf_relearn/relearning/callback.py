@@ -203,7 +203,7 @@ class RelearnCallback(TrainerCallback):
             self.write_run_files(folder)
 
     def write_run_files(self, checkpoint: Path) -> None:
-        """Write into a checkpoint what a resumed run reads: the records so far, the settings, which initial weights.
+        """Write into a checkpoint what a resumed run reads: how many records, the settings, which initial weights.
 
         A stock Trainer gives the occasion only after it has written the rest; `MultimodalRelearnTrainer` calls this
         before, so that no checkpoint that looks whole lacks these files.
