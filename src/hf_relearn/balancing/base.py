@@ -5,8 +5,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedType, reduce
+from accelerate.utils import reduce
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -44,6 +43,11 @@ class BalancingMethod(TrainerCallback):
     def __init__(self) -> None:
         self.model: Any = None
         self._handles: list[Any] = []
+
+    @property
+    def heads(self) -> dict[str, nn.Module]:
+        """The uni-modal heads by modality; those that are trained, where adapters hold copies."""
+        return dict(getattr(self.model, "unimodal_heads", {}).items())
 
     def inputs(self, model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
         """Return the inputs of a training forward pass; those given are not to be changed."""
@@ -85,7 +89,7 @@ class BalancingMethod(TrainerCallback):
         encoders = getattr(self.model, "encoders", {})
         if len(encoders) < 2:
             raise ValueError(f"{flag} needs two modalities, but {type(self.model).__name__} has {len(encoders)}")
-        if self.needs_heads and set(getattr(self.model, "unimodal_heads", ())) != set(encoders):
+        if self.needs_heads and set(self.heads) != set(encoders):
             raise ValueError(
                 f"{flag} needs a uni-modal head for each modality: build the model with unimodal_loss_weight > 0 "
                 "(--unimodal_loss_weight 1)"
@@ -94,10 +98,10 @@ class BalancingMethod(TrainerCallback):
             raise ValueError(f"{flag} compares scores of the true class, but samples have several: use detached")
         if self.changes_gradients:
             chosen_encoders(encoders, None)  # refuses a parameter that two encoders share
-            self._check_gradients(flag, model)
+            self._check_gradients(flag, model, args)
 
-    def _check_gradients(self, flag: str, model: nn.Module) -> None:
-        if AcceleratorState._shared_state and AcceleratorState().distributed_type == DistributedType.DEEPSPEED:
+    def _check_gradients(self, flag: str, model: nn.Module, args: TrainingArguments) -> None:
+        if args.deepspeed_plugin is not None:
             raise ValueError(f"{flag} changes gradients, which DeepSpeed keeps to itself: use DDP")
         flattened = any(type(module).__name__ == "FullyShardedDataParallel" for module in model.modules())
         sharded = any(is_sharded(parameter) for parameter in model.parameters())
@@ -153,14 +157,14 @@ class ScoredMethod(BalancingMethod):
 
 
 def score_totals(logits: Mapping[str, Tensor], labels: Tensor, present: Mapping[str, Tensor]) -> Tensor:
-    """(modalities, 2) float64: the sum of the true class's probabilities, and how many samples it is of."""
+    """(modalities, 2): the sum of the true class's probabilities, and how many samples it is of."""
     labelled = labels != -100
     true = labels.where(labelled, 0)[:, None]
     rows = []
     for name, values in logits.items():
         counted = labelled & present[name]
-        probability = values.detach().double().softmax(dim=-1).gather(1, true).squeeze(1)
-        rows.append(torch.stack([torch.where(counted, probability, 0).sum(), counted.sum().double()]))
+        probability = values.detach().float().softmax(dim=-1).gather(1, true).squeeze(1)
+        rows.append(torch.stack([torch.where(counted, probability, 0).sum(), counted.sum().float()]))
     return torch.stack(rows)
 
 

@@ -68,7 +68,7 @@ class ModalityDropout(ScoredMethod):
         if seeded(self._seed, self._step).random() >= self.share:
             return None
         with torch.no_grad():
-            logits = {name: head(encoded[name]["feature"]) for name, head in self.model.unimodal_heads.items()}
+            logits = {name: head(encoded[name]["feature"]) for name, head in self.heads.items()}
         ratios = score_ratios(score_totals(logits, labels, present), list(logits))
         encoded, present = dict(encoded), dict(present)
         for index, name in enumerate(encoded):

@@ -42,7 +42,7 @@ class OgmGe(ScoredMethod):
         self.until = until
 
     def inputs(self, model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
-        return inputs if len(model.unimodal_heads) else {**inputs, "output_ablations": True}
+        return inputs if self.heads else {**inputs, "output_ablations": True}
 
     def loss(self, model: Any, outputs: Mapping[str, Any], inputs: Mapping[str, Any]) -> Tensor:
         logits = outputs.get("unimodal_logits")

@@ -59,7 +59,7 @@ class ImbalanceMeasures:
             right, probability = _judged(partial[name], labels, true)
             columns += [torch.where(some, right, _NOTHING_LEFT), probability]
         gathered = accelerator.gather_for_metrics(torch.stack(columns, dim=1).detach())
-        self._rows.append(gathered.double().cpu().numpy())
+        self._rows.append(gathered.cpu().double().numpy())
 
     def finish(self) -> dict[str, float]:
         """The measures by name, without any where nothing was labelled."""
