@@ -14,7 +14,7 @@ from hf_relearn.relearning.encoders import chosen_encoders
 
 
 class BalancingMethod(TrainerCallback):
-    """A method that changes the inputs, the loss or the gradients of a training step.
+    """Change the inputs, the loss or the gradients of a training step.
 
     Subclasses override `inputs`, `loss` and the events of `TrainerCallback`, `on_pre_optimizer_step` among them. The
     two hooks hang on the model's own forward pass while it trains. So a stock `Trainer` calls them too, whatever wraps
@@ -31,7 +31,7 @@ class BalancingMethod(TrainerCallback):
         needs_heads: whether it needs a uni-modal head for each modality.
         needs_one_class: whether it needs one class per sample.
         changes_gradients: whether it changes gradients between the backward pass and the optimizer.
-        needs_whole_gradients: whether it cannot do so where processes hold parts of a parameter.
+        needs_whole_gradients: whether it cannot do so if processes hold parts of a parameter.
     """
 
     name: ClassVar[str]
@@ -46,7 +46,7 @@ class BalancingMethod(TrainerCallback):
 
     @property
     def heads(self) -> dict[str, nn.Module]:
-        """The uni-modal heads by modality; those that are trained, where adapters hold copies."""
+        """Return the uni-modal heads by modality; those that are trained, if adapters hold copies."""
         return dict(getattr(self.model, "unimodal_heads", {}).items())
 
     def inputs(self, model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
@@ -129,7 +129,7 @@ class BalancingMethod(TrainerCallback):
 
 
 class ScoredMethod(BalancingMethod):
-    """A method that compares how well the modalities do by themselves in the batches of a step.
+    """Compare how well the modalities do by themselves in the batches of a step.
 
     The score s_m is the mean probability that modality m gives to the true class, over all batches of the step and
     all processes, and over the samples that have the modality.
@@ -152,12 +152,12 @@ class ScoredMethod(BalancingMethod):
         self._totals = totals if self._totals is None else self._totals + totals
 
     def ratios(self) -> dict[str, float]:
-        """ρ_m of the step by modality; every process has to call this."""
+        """Compute ρ_m of the step by modality; every process has to call this."""
         return {} if self._totals is None else score_ratios(self._totals, list(self.model.encoders))
 
 
 def score_totals(logits: Mapping[str, Tensor], labels: Tensor, present: Mapping[str, Tensor]) -> Tensor:
-    """(modalities, 2): the sum of the true class's probabilities, and how many samples it is of."""
+    """Sum the true class's probabilities and count their samples: (modalities, 2)."""
     labelled = labels != -100
     true = labels.where(labelled, 0)[:, None]
     rows = []
@@ -169,7 +169,7 @@ def score_totals(logits: Mapping[str, Tensor], labels: Tensor, present: Mapping[
 
 
 def score_ratios(totals: Tensor, names: list[str]) -> dict[str, float]:
-    """ρ_m = s_m / mean of the others' scores; empty where fewer than two modalities were seen in the step.
+    """Compute ρ_m = s_m / mean of the others' scores; empty if fewer than two modalities were seen in the step.
 
     Args:
         totals: `score_totals` of this process; those of all processes are added.
@@ -184,10 +184,10 @@ def score_ratios(totals: Tensor, names: list[str]) -> dict[str, float]:
 
 
 def gradients_of(module: nn.Module) -> list[Tensor]:
-    """The gradients of a module's parameters, as far as there are any."""
+    """Return the gradients of a module's parameters, as far as there are any."""
     return [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
 
 
 def seeded(*numbers: int) -> np.random.Generator:
-    """A generator that follows from some numbers: the seed, the step and what else tells draws apart."""
+    """Make a generator from some numbers: the seed, the step and what else tells draws apart."""
     return np.random.default_rng(numbers)

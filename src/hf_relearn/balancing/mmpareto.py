@@ -68,7 +68,7 @@ class MMPareto(BalancingMethod):
             self._join(parameters, own, heads=len(list(self.heads[name].parameters())))
 
     def _parameters(self, name: str) -> list[nn.Parameter]:
-        """Those of a modality's head, and those of its encoder that are trained."""
+        """Return those of a modality's head, and those of its encoder that are trained."""
         encoder = [parameter for parameter in self.model.encoders[name].parameters() if parameter.requires_grad]
         return [*self.heads[name].parameters(), *encoder]
 
@@ -95,7 +95,7 @@ class MMPareto(BalancingMethod):
 
 
 def _fused_share(fused: float, both: float, unimodal: float) -> float:
-    """Weight of g_f in the joined gradient; that of g_u is what is left of 1.
+    """Compute the weight of g_f in the joined gradient; that of g_u is what is left of 1.
 
     Args:
         fused, both, unimodal: the products <g_f, g_f>, <g_f, g_u>, <g_u, g_u>.

@@ -59,7 +59,7 @@ class ModalityDropout(ScoredMethod):
         return inputs
 
     def _drop(self, fusion: nn.Module, args: tuple) -> tuple | None:
-        """Stand before the fusion, once per training forward pass."""
+        """Drop features before the fusion, once per training forward pass."""
         encoded, present = args
         labels, self._labels = self._labels, None
         if labels is None:

@@ -68,7 +68,7 @@ class OgmGe(ScoredMethod):
 
 
 def _modulated(encoder: nn.Module) -> list[Tensor]:
-    """The gradients that are changed: those of convolutions, or of another encoder those of all matrices."""
+    """Return the gradients that are changed: those of convolutions, or in another encoder those of all matrices."""
     matrices = [gradient for gradient in gradients_of(encoder) if gradient.ndim > 1 and gradient.numel() > 1]
     convolutions = [gradient for gradient in matrices if gradient.ndim > 2]
     mostly = 2 * sum(map(torch.numel, convolutions)) > sum(map(torch.numel, matrices))
