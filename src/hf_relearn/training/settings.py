@@ -62,7 +62,7 @@ class TargetSettings:
 
 @dataclass
 class BalancingSettings:
-    """Which other method balances the modalities, beside re-learning or in its place."""
+    """Choose another method that balances the modalities, beside re-learning or in its place."""
 
     balancing: str = field(
         default="none",
@@ -81,7 +81,7 @@ class BalancingSettings:
     )
 
     def build_balancing(self) -> "BalancingMethod | None":
-        """The method that is chosen; None for none.
+        """Build the method that is chosen; None for none.
 
         Raises:
             ValueError: for an unknown method, or options that it does not take.
