@@ -31,6 +31,11 @@ def is_whole(checkpoint: str | os.PathLike) -> bool:
     return True
 
 
+def step_of(checkpoint: str | os.PathLike) -> int:
+    """The optimizer step of a whole checkpoint."""
+    return json.loads((Path(checkpoint) / LAST_FILE).read_text(encoding="utf-8"))["global_step"]
+
+
 def begin_checkpoint(checkpoint: str | os.PathLike) -> None:
     """Make a checkpoint's folder; one of an earlier life of the run no longer counts as whole while it is replaced."""
     Path(checkpoint).mkdir(parents=True, exist_ok=True)
