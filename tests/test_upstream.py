@@ -16,6 +16,8 @@ SOURCES = Path(__file__).parents[1] / "src" / "hf_relearn"
 METHODS = {
     Trainer: {
         "_clip_grad_norm": ["self", "model"],
+        "_determine_best_metric": ["self", "metrics", "trial"],
+        "_evaluate": ["self", "trial", "ignore_keys_for_eval", "skip_scheduler"],
         "_finish_current_push": ["self"],
         "_get_output_dir": ["self", "trial"],
         "_get_train_sampler": ["self", "train_dataset"],
@@ -70,7 +72,7 @@ ATTRIBUTES = {
     ],
 }
 # Names of our own that a class of transformers happens to have, too.
-OWN = {"_is_overridden"}
+OWN = {"_is_overridden", "_version"}
 
 
 @pytest.mark.parametrize(

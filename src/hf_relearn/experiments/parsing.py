@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import difflib
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
@@ -113,7 +114,8 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescrip
         return f"{names} {self._format_args(action, kind)}"
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default is None else super()._get_help_string(action)
+        text = action.help if action.default is None else super()._get_help_string(action)
+        return text and re.sub(r"(?<!%)%(?![%(])", "%%", text)  # 25 % is no format
 
 
 def parse_recipe_arguments(
@@ -204,7 +206,7 @@ def _unknown(word: str, known: set[str]) -> str:
     name = word.lstrip("-").partition("=")[0].replace("-", "_")
     flag = word.startswith("-")
     if name in REPLACED:
-        return f"{'--' * flag}{name} does not exist any more: use {REPLACED[name]}"
+        return f"there is no {'--' + name if flag else repr(name)} any more: use {REPLACED[name]}"
     close = difflib.get_close_matches(name, known, n=1)
     found = f"unknown flag {word}" if flag else f"unknown key {word!r}"
     return found + (f"; did you mean {'--' + close[0] if flag else repr(close[0])}?" if close else "")
