@@ -125,7 +125,7 @@ SAMPLE: dict[str, Any] = {
     "spectrogram_rate": 16000,
     "spectrogram_size": [64, 64],
     "audio_seconds": 2.0,
-    "diagnosis_interval": 1,
+    "diagnosis_interval": 2,
     "dataloader_num_workers": 0,
     "output_dir": "outputs/cremad_sample_run",
 }
