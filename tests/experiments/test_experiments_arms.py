@@ -60,7 +60,6 @@ def start(experiment, tmp_path):
     """Model, arguments and collator of a run with some flags of the model."""
 
     def build(changes, **training):
-
         args = training_arguments(tmp_path / "run", relearn_strategy="no", diagnosis_source="eval", **training)
         chosen, args = replace(experiment, model=ModelArguments(**changes)).of_modalities(args)
         set_seed(args.seed)
@@ -152,7 +151,7 @@ def test_runs_come_after_those_that_they_need_and_none_twice(tmp_path):
     names = ["joint", "heads_ensemble", "ensemble", "ensemble_weighted", "pretrained_frozen", "pretrained_finetuned"]
     runs = plan_runs(names, [1, 2], ["audio", "vision"], args)
     folders = [run.folder for run in runs]
-    assert len(folders) == len(set(folders)) == 2 * 10
+    assert len(folders) == len(set(folders)) == 2 * 11
     for place, run in enumerate(runs):
         assert set(run.needs) <= set(folders[:place])
     assert folders[:6] == [

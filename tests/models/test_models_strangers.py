@@ -162,6 +162,7 @@ WHISPER = {"feature_extractor_type": "WhisperFeatureExtractor"}
         ({"type": "spectrogram", "size": [10**6, 10**6]}, "image_size is 1,000,000, and at most 8,000"),
         ({"type": "waveform", "feature_extractor": WHISPER, "max_seconds": 1e9}, "max_seconds × sampling_rate"),
         ({"type": "waveform", "feature_extractor": {**WHISPER, "chunk_length": 10**9}}, "n_samples is"),
+        ({"type": "waveform", "feature_extractor": {**WHISPER, "hop_length": 1}}, "values of a spectrogram is"),
         (
             {"type": "waveform", "feature_extractor": {**WHISPER, "feature_size": 10**9}},
             "WhisperFeatureExtractor settings: feature_size is 1,000,000,000, and at most",

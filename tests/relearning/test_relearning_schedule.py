@@ -1,6 +1,8 @@
 """When points come, and what is kept in the record of a run: functions without a model."""
 
+import errno
 import json
+import os
 import sys
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 from hf_relearn import diagnose
 from hf_relearn.records import (
     Point,
+    append_history,
     describe_record,
     log_values,
     points_taken,
@@ -93,10 +96,56 @@ def test_a_history_is_read_back_as_it_was_written(tmp_path):
     assert read_history(tmp_path) == [record(4), record(8, "end")]
     write_history(tmp_path, [record(2)])
     assert read_history(tmp_path) == [record(2)]
+    append_history(tmp_path, record(6))
+    assert read_history(tmp_path) == [record(2), record(6)]
     assert [path.name for path in tmp_path.iterdir()] == [HISTORY_FILE]
+    with open(tmp_path / HISTORY_FILE, "a") as file:
+        file.write('{"step": 8, "ki')  # a kill
+    assert read_history(tmp_path) == [record(2), record(6)]
 
 
-@pytest.mark.parametrize("line", ['{"step": 3', '{"step": 3}', "[1, 2]", "7"])
+def test_a_history_holds_valid_json_only(tmp_path):
+    write_history(tmp_path, [])
+    append_history(
+        tmp_path, {**record(2), "modalities": {"a": {"distance": float("inf"), "sizes": [float("nan"), 1]}}}
+    )
+
+    def refuse(name):
+        raise AssertionError(name)
+
+    found = json.loads((tmp_path / HISTORY_FILE).read_text(), parse_constant=refuse)
+    assert found["modalities"] == {"a": {"distance": None, "sizes": [None, 1]}}
+
+
+def test_a_record_is_appended_at_the_same_cost_however_many_there_are(tmp_path, monkeypatch):
+    write_history(tmp_path, [record(step) for step in range(1000)])
+    synced, sync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: (synced.append(file), sync(file)))
+    size = (tmp_path / HISTORY_FILE).stat()
+    append_history(tmp_path, record(1000))
+    after = (tmp_path / HISTORY_FILE).stat()
+    assert len(synced) == 1 and after.st_ino == size.st_ino and after.st_size - size.st_size < 100
+    assert len(read_history(tmp_path)) == 1001
+
+
+def test_a_record_that_cannot_be_written_leaves_the_others(tmp_path, monkeypatch):
+    write_history(tmp_path, [record(2)])
+
+    def full(*args):
+        raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=f"no space left.*{HISTORY_FILE}"):
+        append_history(tmp_path, record(4))
+    assert (tmp_path / HISTORY_FILE).read_bytes().endswith(b"}\n") and read_history(tmp_path) == [record(2)]
+    (tmp_path / HISTORY_FILE).unlink()
+    with pytest.raises(FileNotFoundError, match=HISTORY_FILE):
+        append_history(tmp_path, record(4))
+
+
+@pytest.mark.parametrize(
+    "line", ['{"step": 3', '{"step": 3}', "[1, 2]", "7", "\0\1", '{"step": "3", "kind": 1, "modalities": 2}']
+)
 def test_a_damaged_history_names_the_line(tmp_path, line):
     (tmp_path / HISTORY_FILE).write_text(json.dumps(record(4)) + "\n" + line + "\n")
     with pytest.raises(ValueError, match=rf"{HISTORY_FILE}, line 2: not a record of a diagnosis"):

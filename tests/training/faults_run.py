@@ -60,17 +60,17 @@ def seen(folder: Path, patch=None, train_dataset=None, model=None, feature_funct
     return {**found, "step": trainer.state.global_step, "points": len(history(folder))}
 
 
-def full_disk(at: int):
+def full_disk(function: str, at: int):
     """Some write of the first process to a disk fails."""
-    calls, replace = [], os.replace
+    calls, original = [], getattr(os, function)
 
-    def fails(source, target):
-        calls.append(target)
+    def fails(*args):
+        calls.append(args)
         if RANK == 0 and len(calls) == at:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return replace(source, target)
+        return original(*args)
 
-    return mock.patch.object(os, "replace", fails)
+    return mock.patch.object(os, function, fails)
 
 
 def diagnosed_by(function):
@@ -100,10 +100,10 @@ def agreed(folder: Path) -> dict:
         "nan": seen(folder / "nan", feature_function=broken_features),
         "labels": seen(folder / "labels", train_dataset=Rows(models[0], "start"), model=models[0]),
         "rows": seen(folder / "rows", train_dataset=Rows(models[1], "diagnosis"), model=models[1]),
-        "initial weights": seen(folder / "weights", full_disk(1)),
-        "first record": seen(folder / "first", full_disk(2)),
-        "note": seen(folder / "note", full_disk(3)),
-        "record": seen(folder / "record", full_disk(4)),
+        "initial weights": seen(folder / "weights", full_disk("replace", 1)),
+        "first record": seen(folder / "first", full_disk("replace", 2)),
+        "note": seen(folder / "note", full_disk("replace", 3)),
+        "record": seen(folder / "record", full_disk("fsync", 3)),
     }
 
 

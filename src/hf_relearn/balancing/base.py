@@ -5,8 +5,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedType, reduce
+from accelerate.utils import reduce
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -15,7 +14,7 @@ from hf_relearn.relearning.encoders import chosen_encoders
 
 
 class BalancingMethod(TrainerCallback):
-    """A method that changes the inputs, the loss or the gradients of a training step.
+    """Change the inputs, the loss or the gradients of a training step.
 
     Subclasses override `inputs`, `loss` and the events of `TrainerCallback`, `on_pre_optimizer_step` among them. The
     two hooks hang on the model's own forward pass while it trains. So a stock `Trainer` calls them too, whatever wraps
@@ -32,7 +31,7 @@ class BalancingMethod(TrainerCallback):
         needs_heads: whether it needs a uni-modal head for each modality.
         needs_one_class: whether it needs one class per sample.
         changes_gradients: whether it changes gradients between the backward pass and the optimizer.
-        needs_whole_gradients: whether it cannot do so where processes hold parts of a parameter.
+        needs_whole_gradients: whether it cannot do so if processes hold parts of a parameter.
     """
 
     name: ClassVar[str]
@@ -44,6 +43,11 @@ class BalancingMethod(TrainerCallback):
     def __init__(self) -> None:
         self.model: Any = None
         self._handles: list[Any] = []
+
+    @property
+    def heads(self) -> dict[str, nn.Module]:
+        """Return the uni-modal heads by modality; those that are trained, if adapters hold copies."""
+        return dict(getattr(self.model, "unimodal_heads", {}).items())
 
     def inputs(self, model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
         """Return the inputs of a training forward pass; those given are not to be changed."""
@@ -85,7 +89,7 @@ class BalancingMethod(TrainerCallback):
         encoders = getattr(self.model, "encoders", {})
         if len(encoders) < 2:
             raise ValueError(f"{flag} needs two modalities, but {type(self.model).__name__} has {len(encoders)}")
-        if self.needs_heads and set(getattr(self.model, "unimodal_heads", ())) != set(encoders):
+        if self.needs_heads and set(self.heads) != set(encoders):
             raise ValueError(
                 f"{flag} needs a uni-modal head for each modality: build the model with unimodal_loss_weight > 0 "
                 "(--unimodal_loss_weight 1)"
@@ -94,10 +98,10 @@ class BalancingMethod(TrainerCallback):
             raise ValueError(f"{flag} compares scores of the true class, but samples have several: use detached")
         if self.changes_gradients:
             chosen_encoders(encoders, None)  # refuses a parameter that two encoders share
-            self._check_gradients(flag, model)
+            self._check_gradients(flag, model, args)
 
-    def _check_gradients(self, flag: str, model: nn.Module) -> None:
-        if AcceleratorState._shared_state and AcceleratorState().distributed_type == DistributedType.DEEPSPEED:
+    def _check_gradients(self, flag: str, model: nn.Module, args: TrainingArguments) -> None:
+        if args.deepspeed_plugin is not None:
             raise ValueError(f"{flag} changes gradients, which DeepSpeed keeps to itself: use DDP")
         flattened = any(type(module).__name__ == "FullyShardedDataParallel" for module in model.modules())
         sharded = any(is_sharded(parameter) for parameter in model.parameters())
@@ -125,7 +129,7 @@ class BalancingMethod(TrainerCallback):
 
 
 class ScoredMethod(BalancingMethod):
-    """A method that compares how well the modalities do by themselves in the batches of a step.
+    """Compare how well the modalities do by themselves in the batches of a step.
 
     The score s_m is the mean probability that modality m gives to the true class, over all batches of the step and
     all processes, and over the samples that have the modality.
@@ -148,24 +152,24 @@ class ScoredMethod(BalancingMethod):
         self._totals = totals if self._totals is None else self._totals + totals
 
     def ratios(self) -> dict[str, float]:
-        """ρ_m of the step by modality; every process has to call this."""
+        """Compute ρ_m of the step by modality; every process has to call this."""
         return {} if self._totals is None else score_ratios(self._totals, list(self.model.encoders))
 
 
 def score_totals(logits: Mapping[str, Tensor], labels: Tensor, present: Mapping[str, Tensor]) -> Tensor:
-    """(modalities, 2) float64: the sum of the true class's probabilities, and how many samples it is of."""
+    """Sum the true class's probabilities and count their samples: (modalities, 2)."""
     labelled = labels != -100
     true = labels.where(labelled, 0)[:, None]
     rows = []
     for name, values in logits.items():
         counted = labelled & present[name]
-        probability = values.detach().double().softmax(dim=-1).gather(1, true).squeeze(1)
-        rows.append(torch.stack([torch.where(counted, probability, 0).sum(), counted.sum().double()]))
+        probability = values.detach().float().softmax(dim=-1).gather(1, true).squeeze(1)
+        rows.append(torch.stack([torch.where(counted, probability, 0).sum(), counted.sum().float()]))
     return torch.stack(rows)
 
 
 def score_ratios(totals: Tensor, names: list[str]) -> dict[str, float]:
-    """ρ_m = s_m / mean of the others' scores; empty where fewer than two modalities were seen in the step.
+    """Compute ρ_m = s_m / mean of the others' scores; empty if fewer than two modalities were seen in the step.
 
     Args:
         totals: `score_totals` of this process; those of all processes are added.
@@ -180,10 +184,10 @@ def score_ratios(totals: Tensor, names: list[str]) -> dict[str, float]:
 
 
 def gradients_of(module: nn.Module) -> list[Tensor]:
-    """The gradients of a module's parameters, as far as there are any."""
+    """Return the gradients of a module's parameters, as far as there are any."""
     return [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
 
 
 def seeded(*numbers: int) -> np.random.Generator:
-    """A generator that follows from some numbers: the seed, the step and what else tells draws apart."""
+    """Make a generator from some numbers: the seed, the step and what else tells draws apart."""
     return np.random.default_rng(numbers)

@@ -41,7 +41,7 @@ class MMPareto(BalancingMethod):
         super().check(model, args)
         if args.fp16:
             raise ValueError("--balancing mmpareto takes gradients without the loss scale of --fp16: use --bf16")
-        for name, head in self.model.unimodal_heads.items():
+        for name, head in self.heads.items():
             if not all(parameter.requires_grad for parameter in head.parameters()):
                 raise ValueError(f"--balancing mmpareto needs heads that are trained, but that of {name!r} is frozen")
 
@@ -65,12 +65,12 @@ class MMPareto(BalancingMethod):
         for name in self.model.encoders:
             own = [reduce(gradient, "mean") for gradient in self._own.pop(name)]
             parameters = self._parameters(name)
-            self._join(parameters, own, heads=len(list(self.model.unimodal_heads[name].parameters())))
+            self._join(parameters, own, heads=len(list(self.heads[name].parameters())))
 
     def _parameters(self, name: str) -> list[nn.Parameter]:
-        """Those of a modality's head, and those of its encoder that are trained."""
+        """Return those of a modality's head, and those of its encoder that are trained."""
         encoder = [parameter for parameter in self.model.encoders[name].parameters() if parameter.requires_grad]
-        return [*self.model.unimodal_heads[name].parameters(), *encoder]
+        return [*self.heads[name].parameters(), *encoder]
 
     def _join(self, parameters: list[nn.Parameter], own: list[Tensor], heads: int) -> None:
         # The Trainer may have scaled the gradients (accumulation, processes, clipping). A head has no other gradient
@@ -95,7 +95,7 @@ class MMPareto(BalancingMethod):
 
 
 def _fused_share(fused: float, both: float, unimodal: float) -> float:
-    """Weight of g_f in the joined gradient; that of g_u is what is left of 1.
+    """Compute the weight of g_f in the joined gradient; that of g_u is what is left of 1.
 
     Args:
         fused, both, unimodal: the products <g_f, g_f>, <g_f, g_u>, <g_u, g_u>.
@@ -106,5 +106,5 @@ def _fused_share(fused: float, both: float, unimodal: float) -> float:
 
 
 def _dot(first: list[Tensor], second: list[Tensor]) -> float:
-    products = [(a.double() * b.double()).sum() for a, b in zip(first, second, strict=True)]
+    products = [(a.float() * b.float()).sum() for a, b in zip(first, second, strict=True)]
     return float(torch.stack(products).sum()) if products else 0.0

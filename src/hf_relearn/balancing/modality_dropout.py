@@ -59,7 +59,7 @@ class ModalityDropout(ScoredMethod):
         return inputs
 
     def _drop(self, fusion: nn.Module, args: tuple) -> tuple | None:
-        """Stand before the fusion, once per training forward pass."""
+        """Drop features before the fusion, once per training forward pass."""
         encoded, present = args
         labels, self._labels = self._labels, None
         if labels is None:
@@ -68,7 +68,7 @@ class ModalityDropout(ScoredMethod):
         if seeded(self._seed, self._step).random() >= self.share:
             return None
         with torch.no_grad():
-            logits = {name: head(encoded[name]["feature"]) for name, head in self.model.unimodal_heads.items()}
+            logits = {name: head(encoded[name]["feature"]) for name, head in self.heads.items()}
         ratios = score_ratios(score_totals(logits, labels, present), list(logits))
         encoded, present = dict(encoded), dict(present)
         for index, name in enumerate(encoded):

@@ -42,7 +42,7 @@ class OgmGe(ScoredMethod):
         self.until = until
 
     def inputs(self, model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
-        return inputs if len(model.unimodal_heads) else {**inputs, "output_ablations": True}
+        return inputs if self.heads else {**inputs, "output_ablations": True}
 
     def loss(self, model: Any, outputs: Mapping[str, Any], inputs: Mapping[str, Any]) -> Tensor:
         logits = outputs.get("unimodal_logits")
@@ -68,7 +68,7 @@ class OgmGe(ScoredMethod):
 
 
 def _modulated(encoder: nn.Module) -> list[Tensor]:
-    """The gradients that are changed: those of convolutions, or of another encoder those of all matrices."""
+    """Return the gradients that are changed: those of convolutions, or in another encoder those of all matrices."""
     matrices = [gradient for gradient in gradients_of(encoder) if gradient.ndim > 1 and gradient.numel() > 1]
     convolutions = [gradient for gradient in matrices if gradient.ndim > 2]
     mostly = 2 * sum(map(torch.numel, convolutions)) > sum(map(torch.numel, matrices))

@@ -24,7 +24,7 @@ _LISTS = (datasets.List, datasets.LargeList)
 
 @dataclass(frozen=True)
 class Corruption:
-    """What is spoilt, and how much of it.
+    """Say what is spoilt, and how much of it.
 
     Attributes:
         target: a modality, or `"labels"`.
@@ -135,7 +135,7 @@ def corrupt_splits(
 
 
 def _noise(corruption: Corruption, kind: str, train: Dataset, column: str) -> Callable:
-    """What adds the noise to one value of a column: (value, row, generator) -> value."""
+    """Make the function that adds noise to one value of a column: (value, row, generator) -> value."""
     amount = corruption.amount
     if kind == "text":
         if amount > 1:

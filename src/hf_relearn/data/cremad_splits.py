@@ -171,7 +171,7 @@ def _warn_of_shared_actors(lists: Mapping[str, Sequence[str]]) -> None:
 
 
 def read_sexes(path: _PathLike | None) -> dict[str, str]:
-    """Sex by actor, of CREMA-D's `VideoDemographics.csv`; empty if there is no such file.
+    """Read each actor's sex from CREMA-D's `VideoDemographics.csv`; empty if there is no such file.
 
     Raises:
         CremadDataError: If the file lacks a column.

@@ -1,7 +1,6 @@
 """What a run of a comparison leaves: results and predictions of its last epoch, and of the best on validation."""
 
 import json
-import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,7 +33,7 @@ def save_result(
     predictions: Mapping[str, Predictions],
     facts: Mapping[str, Any],
     results: Mapping[str, Mapping[str, float]],
-    checkpoint: str | None,
+    resumed_step: int,
 ) -> None:
     """Write `predictions.npz` and then `result.json`, whose presence says that a run is finished.
 
@@ -43,7 +42,7 @@ def save_result(
         splits: split -> data set.
         predictions, results: by split, with the last weights.
         facts: further entries of `result.json`.
-        checkpoint: that the run was resumed from.
+        resumed_step: of the checkpoint that the run went on from, 0 for none.
     """
     folder, state = Path(str(trainer.args.output_dir)), trainer.state
     by_epoch, found = {"last": dict(results)}, {"last": dict(predictions)}
@@ -71,7 +70,7 @@ def save_result(
             **facts,
             "results": by_epoch,
             "epochs": {"last": state.epoch, "best": evaluated[0]["epoch"] if "best" in by_epoch else None},
-            "seconds": _training_seconds(trainer, checkpoint),
+            "seconds": _training_seconds(trainer, resumed_step),
             "peak_memory": peak_memory(),
         },
     )
@@ -110,14 +109,8 @@ def peak_memory() -> int | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def _training_seconds(trainer: MultimodalRelearnTrainer, checkpoint: str | None) -> float | None:
+def _training_seconds(trainer: MultimodalRelearnTrainer, resumed_step: int) -> float | None:
     """Time of training; of a resumed run, what all steps would have taken at the pace of those since."""
-    runtime = next(
-        (entry["train_runtime"] for entry in trainer.state.log_history[::-1] if "train_runtime" in entry), None
-    )
-    before = 0
-    if checkpoint is not None:
-        state = json.loads((Path(os.fspath(checkpoint)) / "trainer_state.json").read_text(encoding="utf-8"))
-        before = state["global_step"]
-    steps = trainer.state.global_step
-    return runtime * steps / (steps - before) if runtime is not None and steps > before else None
+    log, steps = trainer.state.log_history, trainer.state.global_step
+    runtime = next((entry["train_runtime"] for entry in reversed(log) if "train_runtime" in entry), None)
+    return runtime * steps / (steps - resumed_step) if runtime is not None and steps > resumed_step else None

@@ -29,6 +29,7 @@ from hf_relearn.training import (
     last_checkpoint,
     read_history,
 )
+from hf_relearn.training.checkpoints import is_whole, step_of
 
 
 def show_progress(args: TrainingArguments) -> None:
@@ -242,6 +243,7 @@ def run_experiment(
             **(extra_settings or {}),
         },
     )
+    resumed_step = step_of(checkpoint) if checkpoint and is_whole(checkpoint) else 0  # it may be gone later
     trainer.train(resume_from_checkpoint=checkpoint)
     results, predictions = {}, {}
     for name, split in experiment.held_out.items():
@@ -284,7 +286,7 @@ def run_experiment(
     if with_predictions:
         facts = {"title": experiment.title, "notes": list(experiment.notes), "seed": args.seed}
         facts |= {"train_size": result.train_size}
-        save_result(trainer, experiment.held_out, predictions, facts, results, checkpoint)
+        save_result(trainer, experiment.held_out, predictions, facts, results, resumed_step)
     return result
 
 

@@ -51,7 +51,7 @@ _BOUNDED = {
     "num_channels": "width",
     "position_embeddings": "width",
     "source_positions": "width",
-    "num_patches": "width",
+    "num_patches": "filters",
 }
 
 

@@ -117,9 +117,9 @@ def presence(given: Mapping[str, Tensor], inputs: Mapping[str, Mapping[str, Tens
 
 
 def ablations(names: list[str]) -> dict[str, frozenset[str]]:
-    """The modalities that stay for `only_<modality>`, `without_<modality>` and, of more than three, sets like `a+b`.
+    """Name the modalities that stay for `only_<modality>`, `without_<modality>` and, of more than three, `a+b`.
 
-    These sets are the further ones that `shapley_orders` passes. Empty where there is but one modality.
+    The latter are the further sets that `shapley_orders` passes. Empty if there is but one modality.
     """
     if len(names) < 2:
         return {}
@@ -133,7 +133,7 @@ def ablations(names: list[str]) -> dict[str, frozenset[str]]:
 
 
 def shapley_orders(names: list[str]) -> list[tuple[str, ...]]:
-    """Orders in which modalities join: all of up to three; of more 16, drawn with a fixed seed, in reversed pairs."""
+    """List orders in which modalities join: all of up to three; of more 16, drawn with a fixed seed and reversed."""
     if len(names) <= 3:
         return list(permutations(names))
     generator = random.Random(0)

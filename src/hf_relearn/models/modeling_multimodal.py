@@ -44,22 +44,22 @@ class MultimodalClassifierOutput(ModelOutput):
 
     Attributes:
         loss: scalar, with `labels` only: the fused loss and, times `unimodal_loss_weight`, those of the heads.
-        losses: `fused` and the modalities that have a head -> scalar, before weights, with `labels` only.
         logits: (batch, number of classes).
         features: modality -> (batch, d) uni-modal feature; a placeholder in rows that lack the modality.
         unimodal_logits: modality -> (batch, number of classes), with `unimodal_loss_weight` > 0 only.
         present: modality -> (batch,) bool, True for rows that have it.
         ablation_logits: `only_<modality>`, `without_<modality>` and, of more than three modalities, sets such as
             `a+b` -> (batch, number of classes), with `output_ablations` and two modalities or more only.
+        losses: `fused` and the modalities that have a head -> scalar, before weights, with `labels` only.
     """
 
     loss: Tensor | None = None
-    losses: dict[str, Tensor] | None = None
     logits: Tensor | None = None
     features: dict[str, Tensor] | None = None
     unimodal_logits: dict[str, Tensor] | None = None
     present: dict[str, Tensor] | None = None
     ablation_logits: dict[str, Tensor] | None = None
+    losses: dict[str, Tensor] | None = None
 
 
 def split_inputs(inputs: Mapping[str, Tensor], encoders: nn.ModuleDict) -> dict[str, dict[str, Tensor]]:
@@ -311,12 +311,12 @@ class MultimodalForClassification(MultimodalPreTrainedModel):
         ablated = {name: self.classifier(self.dropout(fused)) for name, fused in (output.ablations or {}).items()}
         return MultimodalClassifierOutput(
             loss=loss,
-            losses=losses or None,
             logits=logits,
             features=output.features,
             unimodal_logits=unimodal_logits or None,
             present=output.present,
             ablation_logits=ablated or None,
+            losses=losses or None,
         )
 
 

@@ -11,7 +11,6 @@ from transformers.utils import (
     ADAPTER_SAFE_WEIGHTS_NAME,
     CONFIG_NAME,
     SAFE_WEIGHTS_INDEX_NAME,
-    SAFE_WEIGHTS_NAME,
     cached_file,
     logging,
 )
@@ -121,8 +120,6 @@ def check_weights(source: Any, **kwargs: Any) -> None:
         if named is not None:
             _check_names(config, [named], (".safetensors", ".safetensors.index.json"))
             index = str(named) if str(named).endswith(".json") else None
-        elif _find(source, _with_variant(SAFE_WEIGHTS_NAME, kwargs.get("variant")), places, here_only=True):
-            index = None  # it is not looked at, then
     if index is not None and (path := _find(source, index, places)) is not None:
         shards = _read(path, "index of weights").get("weight_map")
         if not isinstance(shards, dict):
@@ -146,13 +143,11 @@ def _check_adapter(source: str, path: str, places: dict[str, Any]) -> None:
     check_weights(base, **{name: value for name, value in places.items() if name not in ("revision", "subfolder")})
 
 
-def _find(source: str, name: str, places: dict[str, Any], here_only: bool = False) -> str | None:
-    """The file of a folder or repository, or None; with `here_only` nothing is downloaded."""
+def _find(source: str, name: str, places: dict[str, Any]) -> str | None:
+    """The file of a folder or repository, or None."""
     if os.path.isdir(source):
         path = os.path.join(source, places.get("subfolder", ""), name)
         return path if os.path.isfile(path) else None
-    if here_only:
-        places = {**{key: value for key, value in places.items() if key != "force_download"}, "local_files_only": True}
     try:
         return cached_file(
             source,

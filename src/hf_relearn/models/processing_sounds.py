@@ -13,6 +13,8 @@ from .processing_augmentation import Augmentation
 from .processing_media import load_audio
 from .processing_pretrained import from_settings
 
+_OWN_LENGTHS = ("n_samples", "nb_max_samples")  # what Whisper and CLAP make of their own seconds
+
 
 class WaveformInput:
     """Sounds through a feature extractor of transformers (wav2vec2's waveforms, AST's filter banks).
@@ -40,8 +42,14 @@ class WaveformInput:
         self.feature_extractor = from_settings(feature_extractor, "feature_extractor_type")
         self.sampling_rate = self.feature_extractor.sampling_rate
         self.max_samples = _samples(max_seconds, self.sampling_rate, "max_seconds")
-        for name in ("n_samples", "nb_max_samples"):  # what Whisper and CLAP make of their own seconds
+        for name in _OWN_LENGTHS:
             check_size("samples", getattr(self.feature_extractor, name, 0) or 0, f"the extractor's {name}")
+        hop = getattr(self.feature_extractor, "hop_length", None) or self.sampling_rate
+        window = getattr(self.feature_extractor, "n_fft", None) or getattr(
+            self.feature_extractor, "fft_window_size", 1
+        )
+        longest = max(self.max_samples, *(getattr(self.feature_extractor, name, 0) or 0 for name in _OWN_LENGTHS))
+        check_size("samples", longest / abs(hop) * window, "the number of values of a spectrogram")
         padding = inspect.signature(self.feature_extractor.__call__).parameters.get("padding")
         self.padding: dict[str, Any] = {}
         if padding is not None and padding.default is False:

@@ -220,6 +220,7 @@ class RelearnCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self._attempt = None
+        self._run.close(state.global_step)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         args = arguments_of_run(args, self.output_dir)
@@ -236,7 +237,7 @@ class RelearnCallback(TrainerCallback):
         """Called with each diagnosis of the run, after what it moves was moved; for subclasses to override."""
 
     def write_run_files(self, checkpoint: Path) -> None:
-        """Write into a checkpoint what a resumed run reads: the records so far, the settings, which initial weights.
+        """Write into a checkpoint what a resumed run reads: how many records, the settings, which initial weights.
 
         A stock Trainer gives the occasion only after it has written the rest; `MultimodalRelearnTrainer` calls this
         before, so that no checkpoint that looks whole lacks these files.

@@ -2,6 +2,9 @@
 
 import json
 import logging
+import os
+import shutil
+import uuid
 from collections.abc import Iterable
 from copy import copy
 from dataclasses import asdict
@@ -11,10 +14,12 @@ from typing import Any
 from torch import nn
 from transformers import TrainerState, TrainingArguments
 
+from hf_relearn.files import FolderLock
 from hf_relearn.method import InitialWeights, InitialWeightsError, interpolate_buffers_, soft_reinit_
 from hf_relearn.method.tensors import is_sharded
 from hf_relearn.records import (
     HISTORY_FILE,
+    append_history,
     describe_record,
     make_settings_record,
     points_taken,
@@ -26,7 +31,33 @@ from hf_relearn.records import (
 from hf_relearn.relearning.processes import by_first_process, failing_together
 from hf_relearn.relearning.settings import RelearnSettings
 
+logger = logging.getLogger(__name__)
+
 CHECKPOINT_FILE = "relearn_run.json"
+LOCK_FILE = "_relearn_run.lock"
+_ASIDE = "_relearn_records-{}"  # folder for the records of an earlier run
+
+
+def lock_run(args: TrainingArguments, *, alone: bool = False) -> FolderLock | None:
+    """Keep the output directory for this run; every process calls it, and the first one locks.
+
+    Args:
+        args: of the Trainer.
+        alone: refuse another run of this process too, which is possible for a caller that always releases its lock.
+
+    Returns:
+        The lock, to be released when the run ends; None if this process holds one already, or is not the first.
+
+    Raises:
+        RuntimeError: another run is training there.
+    """
+    lock = None
+    with failing_together(args.world_size):
+        held = FolderLock.held.get(output_folder(args).absolute() / LOCK_FILE)
+        if args.process_index == 0 and (held is None or (alone and held.alone)):
+            lock = FolderLock(output_folder(args), LOCK_FILE, alone=alone)
+            lock.acquire()
+    return lock
 
 
 def arguments_of_run(args: TrainingArguments, folder: str | None) -> TrainingArguments:
@@ -50,19 +81,74 @@ def checkpoint_folder(args: TrainingArguments, state: TrainerState) -> Path:
 
 
 def earlier_records(output_dir: Path, checkpoint: Path, step: int) -> list[dict[str, Any]]:
-    """Records that a run resumed at `step` from a checkpoint keeps.
+    """Read the records that a run resumed at `step` from a checkpoint keeps: as many as the checkpoint counts.
 
-    They are read from the checkpoint, since another run in the same output directory may have replaced the records
-    there; from the output directory if the checkpoint holds none.
+    Raises:
+        ValueError: there are fewer; the message names the file.
     """
-    folder = checkpoint if (checkpoint / HISTORY_FILE).is_file() else output_dir
-    return records_before(read_history(folder), step)
+    folder = checkpoint
+    if not (checkpoint / HISTORY_FILE).is_file():  # as earlier versions wrote it
+        run = noted_run(checkpoint)
+        places = (output_dir, checkpoint.parent)
+        aside = [path for place in places if (path := place / _ASIDE.format(run)).is_dir()]
+        own = [place for place in places if noted_run(place) == run]
+        folder = (aside + own + [output_dir])[0]
+    records = read_history(folder)
+    count = _note(checkpoint).get("records")
+    if count is not None and len(records) < count:
+        raise ValueError(
+            f"cannot resume from {checkpoint}: {folder / HISTORY_FILE} holds {len(records)} of the {count} records "
+            "that its run had written by then; copy the run's file there, or start afresh"
+        )
+    return records_before(records[:count], step)
 
 
-def note_run(folder: Path, checksum: str | None, settings: RelearnSettings) -> None:
-    """Write into a folder the checksum of its run's initial weights (None without re-learning), and its settings."""
-    note = {"initial_weights": checksum, "settings": _as_noted(settings)}
+def set_records_aside(output_dir: Path, run: str) -> None:
+    """Keep the records of an earlier run in the folder as long as it holds checkpoints of that run."""
+    with_checkpoints = {noted_run(checkpoint) for checkpoint in output_dir.glob("checkpoint-*")}
+    earlier = noted_run(output_dir)
+    if earlier is not None and earlier != run and earlier in with_checkpoints:
+        aside = output_dir / _ASIDE.format(earlier)
+        if (output_dir / HISTORY_FILE).is_file() and not aside.is_dir():
+            aside.mkdir()
+            os.replace(output_dir / HISTORY_FILE, aside / HISTORY_FILE)
+    for aside in output_dir.glob(_ASIDE.format("*")):
+        if aside.name not in {_ASIDE.format(kept) for kept in with_checkpoints}:
+            shutil.rmtree(aside)
+
+
+def note_run(
+    folder: Path,
+    run: str,
+    checksum: str | None,
+    settings: RelearnSettings,
+    *,
+    records: int | None = None,
+    ended_at: int | None = None,
+) -> None:
+    """Write a run's note into its output directory or a checkpoint.
+
+    Args:
+        folder: where.
+        run: identifies the run; a resumed run keeps it.
+        checksum: of its initial weights; None without re-learning.
+        settings: of the run.
+        records: how many it has written so far, for a checkpoint.
+        ended_at: the step at which it came to its end, for the output directory.
+    """
+    note: dict[str, Any] = {"run": run, "initial_weights": checksum, "settings": _as_noted(settings)}
+    note |= {"records": records} if records is not None else {"ended_at": ended_at}
     write_text_atomically(folder / CHECKPOINT_FILE, json.dumps(note, indent=2) + "\n")
+
+
+def noted_run(folder: Path) -> str | None:
+    """Which run an output directory or a checkpoint belongs to; None if it does not say."""
+    return _note(folder).get("run")
+
+
+def noted_end(output_dir: Path) -> int | None:
+    """The step at which the run of an output directory came to its end; None if it was stopped before."""
+    return _note(output_dir).get("ended_at")
 
 
 def noted_initial_weights(checkpoint: Path) -> str | None:
@@ -136,10 +222,13 @@ def remove_stale_initial_weights(output_dir: Path, current: InitialWeights) -> N
 
 
 def remove_leftovers(output_dir: Path) -> None:
-    """Delete what writers that were killed left behind: temporary files of records and of initial weights."""
+    """Delete the temporary files of writers that were killed: ours, and those of safetensors."""
     for folder in (output_dir, *output_dir.glob("checkpoint-*")):
         for name in (HISTORY_FILE, CHECKPOINT_FILE, "_initial_weights-*"):
             for path in folder.glob(f".{name}.*.tmp"):
+                path.unlink(missing_ok=True)
+        for path in folder.glob(".tmp??????"):
+            if path.is_file() and path.name.isascii() and path.name[1:].isalnum():
                 path.unlink(missing_ok=True)
 
 
@@ -164,9 +253,6 @@ def write_initial_weights(args: TrainingArguments, model: nn.Module, prefixes: I
     # The parts of a sharded model are gathered tensor by tensor, and all processes know the file at the end.
     together = any(is_sharded(parameter) for parameter in model.parameters())
     return InitialWeights.load(write() if together else by_first_process(write, args))
-
-
-logger = logging.getLogger(__name__)
 
 
 class RunBookkeeping:
@@ -195,11 +281,14 @@ class RunBookkeeping:
         self.initial: InitialWeights | None = None
         self.records: list[dict[str, Any]] = []
         self._checksum: str | None = None
+        self._run = uuid.uuid4().hex
+        self._lock = lock_run(args)
         if args.should_save:
             remove_leftovers(output_folder(args))
         if state.global_step > 0:
             self.resumed_from = Path(checkpoint or checkpoint_folder(args, state))
             self._checksum = noted_initial_weights(self.resumed_from)
+            self._run = noted_run(self.resumed_from) or self._run
 
     @property
     def points_taken(self) -> int:
@@ -241,22 +330,26 @@ class RunBookkeeping:
     def open_records(self, state: TrainerState) -> None:
         """Begin the record of a starting run; of a resumed one keep what came before, and note changed settings."""
         if self.resumed_from is not None:
-            self.records = earlier_records(output_folder(self.args), self.resumed_from, state.global_step)
+            folder, checkpoint = output_folder(self.args), self.resumed_from
+            self.records = by_first_process(lambda: earlier_records(folder, checkpoint, state.global_step), self.args)
             over = state.global_step >= state.max_steps
             changed = changed_settings(self.resumed_from, self.settings) if not over else {}
             if changed:
                 self.records.append(make_settings_record(state.global_step, state.epoch, changed))
                 for name, values in changed.items():
                     logger.warning("resumed with another --%s: %s instead of %s", name, values["to"], values["from"])
-        self._write()
         with failing_together(self.args.world_size):
             if self.args.should_save:
-                note_run(output_folder(self.args), self._checksum, self.settings)
+                set_records_aside(output_folder(self.args), self._run)
+                write_history(output_folder(self.args), self.records)
+                note_run(output_folder(self.args), self._run, self._checksum, self.settings)
 
     def add(self, record: dict[str, Any]) -> None:
         """Keep a record, on disk too."""
         self.records.append(record)
-        self._write()
+        with failing_together(self.args.world_size):
+            if self.args.should_save:
+                append_history(output_folder(self.args), record)
         if self.args.should_save:
             for line in describe_record(record):
                 logger.info(line)
@@ -266,11 +359,12 @@ class RunBookkeeping:
         return any(record["kind"] == "end" and step in (None, record["step"]) for record in self.records)
 
     def write_into(self, checkpoint: Path) -> None:
-        """Write into a checkpoint what a resumed run reads: the records, the settings, which initial weights."""
-        write_history(checkpoint, self.records)
-        note_run(checkpoint, self._checksum, self.settings)
+        """Write into a checkpoint what a resumed run reads: how many records, the settings, which initial weights."""
+        note_run(checkpoint, self._run, self._checksum, self.settings, records=len(self.records))
 
-    def _write(self) -> None:
-        with failing_together(self.args.world_size):
-            if self.args.should_save:
-                write_history(output_folder(self.args), self.records)
+    def close(self, step: int) -> None:
+        """Note that the run has come to its end, and let others have its folder."""
+        if self.args.should_save:
+            note_run(output_folder(self.args), self._run, self._checksum, self.settings, ended_at=step)
+        if self._lock is not None:
+            self._lock.release()

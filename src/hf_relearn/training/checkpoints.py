@@ -11,6 +11,7 @@ from typing import Any, TypeGuard
 from safetensors.torch import load_file
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from hf_relearn.relearning.run_state import noted_end, noted_run
 from hf_relearn.relearning.schedule import whole_epoch
 
 logger = logging.getLogger(__name__)
@@ -30,6 +31,11 @@ def is_whole(checkpoint: str | os.PathLike) -> bool:
     return True
 
 
+def step_of(checkpoint: str | os.PathLike) -> int:
+    """The optimizer step of a whole checkpoint."""
+    return json.loads((Path(checkpoint) / LAST_FILE).read_text(encoding="utf-8"))["global_step"]
+
+
 def begin_checkpoint(checkpoint: str | os.PathLike) -> None:
     """Make a checkpoint's folder; one of an earlier life of the run no longer counts as whole while it is replaced."""
     Path(checkpoint).mkdir(parents=True, exist_ok=True)
@@ -37,7 +43,9 @@ def begin_checkpoint(checkpoint: str | os.PathLike) -> None:
 
 
 def last_checkpoint(output_dir: str | os.PathLike) -> str:
-    """The last checkpoint in a folder from which a run can go on; half-written ones are passed over.
+    """Find the last checkpoint in a folder from which its run can go on.
+
+    Half-written checkpoints, and those of an earlier run in the same folder, are passed over with a warning.
 
     Args:
         output_dir: of a run, with `checkpoint-<step>` folders, which may come from any Trainer.
@@ -48,16 +56,27 @@ def last_checkpoint(output_dir: str | os.PathLike) -> str:
     Raises:
         ValueError: if there is none, or none is whole.
     """
-    folders = [path for path in Path(output_dir).glob("checkpoint-*") if path.is_dir()]
+    folder = Path(output_dir)
+    folders = [path for path in folder.glob("checkpoint-*") if path.is_dir()]
     found = {int(match[1]): path for path in folders if (match := _NAME.match(path.name))}
+    run, problems = noted_run(folder), []
     for _, path in sorted(found.items(), reverse=True):
-        if is_whole(path):
+        if not is_whole(path):
+            problem = f"it was not written to its end (no readable {LAST_FILE})"
+        elif run is not None and noted_run(path) != run:
+            problem = "it belongs to an earlier run in this folder"
+        else:
+            if (step := noted_end(folder)) is not None:
+                logger.warning(
+                    "the run in %s came to its end at step %d; resuming goes on from %s", folder, step, path
+                )
             return str(path)
-        logger.warning("%s is passed over: it was not written to its end (no readable %s)", path, LAST_FILE)
+        problems.append(f"{path.name}: {problem}")
+        logger.warning("%s is passed over: %s", path, problem)
     raise ValueError(
         f"there is no checkpoint in {output_dir} to resume from"
-        + (f": {len(found)} half-written, without a readable {LAST_FILE}" if found else "")
-        + "; start afresh, or name the folder of another one"
+        + (f" ({len(problems)} passed over, the last one {problems[0]})" if problems else "")
+        + "; start afresh, or name the folder of the checkpoint that is meant"
     )
 
 

@@ -19,7 +19,7 @@ _FUSED = ["label", "nll", "confidence", "right", "true"]
 
 
 class ImbalanceMeasures:
-    """Gathers one evaluation's predictions with all modalities and with some of them, and judges them at its end.
+    """Gather an evaluation's predictions with all modalities and with some of them, and judge them at its end.
 
     Samples need one class each; those without a label are left out. The measures are, as shares or in nats:
 
@@ -59,10 +59,10 @@ class ImbalanceMeasures:
             right, probability = _judged(partial[name], labels, true)
             columns += [torch.where(some, right, _NOTHING_LEFT), probability]
         gathered = accelerator.gather_for_metrics(torch.stack(columns, dim=1).detach())
-        self._rows.append(gathered.double().cpu().numpy())
+        self._rows.append(gathered.cpu().double().numpy())
 
     def finish(self) -> dict[str, float]:
-        """The measures by name, without any where nothing was labelled."""
+        """Compute the measures by name; empty if nothing was labelled."""
         if not self._rows:
             return {}
         rows = np.concatenate(self._rows)
@@ -99,13 +99,13 @@ class ImbalanceMeasures:
 
 
 def _judged(logits: Tensor, labels: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
-    """(batch,) 1 where a prediction is right, else 0; and the probability of the true class."""
+    """Return (batch,) 1 if a prediction is right, else 0; and the probability of the true class."""
     probability = logits.float().softmax(dim=-1).gather(1, true).squeeze(1)
     return (logits.argmax(dim=-1) == labels).float(), probability
 
 
 def _accuracies(columns: Mapping[str, np.ndarray], names: Sequence[str]) -> dict[frozenset[str], float]:
-    """Accuracy by the set of modalities that are given."""
+    """Compute the accuracy by the set of modalities that are given."""
     classes, counts = np.unique(columns["label"], return_counts=True)
     guessed = columns["label"] == classes[counts.argmax()]
 
@@ -119,7 +119,7 @@ def _accuracies(columns: Mapping[str, np.ndarray], names: Sequence[str]) -> dict
 
 
 def shapley_values(names: Sequence[str], worth: Mapping[frozenset[str], float]) -> dict[str, float]:
-    """`shapley_<name>` of what each set of names is worth; `worth` has the sets that `shapley_orders` passes."""
+    """Compute `shapley_<name>` from what each set of names is worth, the sets being those of `shapley_orders`."""
     gains: dict[str, list[float]] = {name: [] for name in names}
     for order in shapley_orders(list(names)):
         steps = [frozenset(order[:size]) for size in range(len(order) + 1)]
@@ -129,11 +129,11 @@ def shapley_values(names: Sequence[str], worth: Mapping[frozenset[str], float]) 
 
 
 def calibration_error(confidence: np.ndarray, right: np.ndarray, bins: int = CALIBRATION_BINS) -> float:
-    """Expected calibration error: the mean distance of confidence and accuracy over bins of the same width.
+    """Compute the expected calibration error: the mean distance of confidence and accuracy over equal bins.
 
     Args:
         confidence: (n,) probability of the predicted class.
-        right: (n,) 1 where the prediction is right, else 0.
+        right: (n,) 1 if the prediction is right, else 0.
         bins: how many divide [0, 1]; each counts by its share of the samples.
     """
     place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)

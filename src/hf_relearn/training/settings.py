@@ -81,7 +81,7 @@ class BalancingSettings:
     )
 
     def build_balancing(self) -> "BalancingMethod | None":
-        """The method that is chosen; None for none.
+        """Build the method that is chosen; None for none.
 
         Raises:
             ValueError: for an unknown method, or options that it does not take.

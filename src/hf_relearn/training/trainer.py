@@ -23,6 +23,7 @@ from hf_relearn.relearning.features import (
     without_augmentation,
 )
 from hf_relearn.relearning.labels import is_stream, label_names
+from hf_relearn.relearning.run_state import lock_run
 from hf_relearn.relearning.settings import RelearnSettings
 from hf_relearn.training.arguments import RelearnTrainingArguments
 from hf_relearn.training.batches import EpochCallback, MultimodalCollator, SeededBatches, as_it_is
@@ -275,16 +276,22 @@ class MultimodalRelearnTrainer(PushingTrainer):
 
         Raises:
             ValueError: if there is no whole checkpoint to resume from, or the run's initial weights are not there.
+            RuntimeError: if another run is training in the output directory.
         """
         if resume_from_checkpoint is True:
             resume_from_checkpoint = last_checkpoint(str(self.args.output_dir))
         elif resume_from_checkpoint:
             check_whole(resume_from_checkpoint)
         self._attempts = 0
-        output = super().train(resume_from_checkpoint, *args, **kwargs)
-        if self.args.relearn_final:
-            choose_final_strength(self)
-        return output
+        lock = lock_run(self.args, alone=True)
+        try:
+            output = super().train(resume_from_checkpoint, *args, **kwargs)
+            if self.args.relearn_final:
+                choose_final_strength(self)
+            return output
+        finally:
+            if lock is not None:
+                lock.release()
 
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
         # Once for each `train()`, trial of a hyper-parameter search, and attempt of `auto_find_batch_size`.
