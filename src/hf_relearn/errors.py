@@ -1,4 +1,4 @@
-"""An error as one line, for commands and recipes."""
+"""Format an error as one line, for commands and recipes."""
 
 
 def one_line(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""Values of flags of the form `NAME=VALUE`."""
+"""Read values of flags of the form `NAME=VALUE`."""
 
 from collections.abc import Collection, Sequence
 

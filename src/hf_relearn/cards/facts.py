@@ -26,7 +26,7 @@ def check_language(code: str) -> None:
 
 
 def is_hub_id(name: str | None) -> bool:
-    """Whether a name can be that of a repository on the Hub, which no absolute or long path can."""
+    """Check whether a name can be that of a repository on the Hub, which an absolute path cannot."""
     try:
         validate_repo_id(name or "")
     except HFValidationError:
@@ -39,7 +39,7 @@ Results = Mapping[str, Mapping[str, float]]
 
 @dataclass(frozen=True)
 class DatasetFacts:
-    """A data set that a model was trained on.
+    """Describe a data set that a model was trained on.
 
     Args:
         name: for a reader.
@@ -56,7 +56,7 @@ class DatasetFacts:
 
 @dataclass(frozen=True)
 class CardInfo:
-    """What a model card has to be told, since no run knows it. Everything may be left out.
+    """Describe a model by what its run does not know. Everything may be left out.
 
     Args:
         model_name: heading; None takes the name of the repository or of the output directory.
@@ -89,7 +89,7 @@ class CardInfo:
 
 @dataclass(frozen=True)
 class EncoderFacts:
-    """One modality's encoder; `pretrained` is None where that is not known."""
+    """Describe one modality's encoder; `pretrained` is None if that is not known."""
 
     modality: str
     kind: str
@@ -104,7 +104,7 @@ class EncoderFacts:
 
 @dataclass(frozen=True)
 class CardFacts:
-    """All that a card tells.
+    """Hold all facts of a card.
 
     Args:
         name: heading.
@@ -173,7 +173,7 @@ def collect_facts(
     best_step: int | None = None,
     train_dataset: Any = None,
 ) -> CardFacts:
-    """Collect what a card tells.
+    """Collect the facts of a card.
 
     Args:
         config: the model's configuration.
@@ -223,7 +223,7 @@ def collect_facts(
 
 
 def encoder_facts(config: MultimodalConfig) -> list[EncoderFacts]:
-    """One entry for each modality, in the order of fusion."""
+    """Describe the encoder of each modality, in the order of fusion."""
     return [
         EncoderFacts(
             modality=name,
@@ -241,7 +241,7 @@ def encoder_facts(config: MultimodalConfig) -> list[EncoderFacts]:
 
 
 def changed_from_defaults(arguments: Any, values: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Hyper-parameters of a dataclass that differ from their defaults; empty for None.
+    """Find the hyper-parameters of a dataclass that differ from their defaults; empty for None.
 
     Where things lie, what is logged, saved or pushed, and anything that a token could hide in is left out.
 
@@ -265,7 +265,7 @@ def changed_from_defaults(arguments: Any, values: Mapping[str, Any] | None = Non
 def latest_evaluations(
     log_history: Sequence[Record], step: int | None
 ) -> tuple[dict[str, dict[str, float]], dict[str, int]]:
-    """The latest evaluation of each data set that says something of the weights of a step.
+    """Find the latest evaluation of each data set that applies to the weights of a step.
 
     Args:
         log_history: the Trainer's `state.log_history`. Evaluations after the end of training are of the final
@@ -296,7 +296,7 @@ def latest_evaluations(
 
 
 def dataset_facts(dataset: Any) -> DatasetFacts | None:
-    """Read which repository of the Hub a data set was loaded from; None where it does not say."""
+    """Read which repository of the Hub a data set was loaded from; None if it does not say."""
     while dataset is not None and not hasattr(dataset, "info"):
         parts = getattr(dataset, "datasets", None)  # of a ConcatDataset; a Subset has the whole data set instead
         dataset = parts[0] if parts else getattr(dataset, "dataset", None)

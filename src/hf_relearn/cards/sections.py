@@ -49,7 +49,7 @@ def template_values(facts: CardFacts) -> dict[str, Any]:
 
 
 def _ablations(facts: CardFacts, split: str | None) -> list[list[str]]:
-    """Rows of accuracies by modality below their header; empty if none was measured."""
+    """Make rows of accuracies by modality below their header; empty if none was measured."""
     measured = facts.results.get(split, {}) if split else {}
     shown = {
         title: key
@@ -70,7 +70,7 @@ def chosen_split(facts: CardFacts) -> str | None:
 
 
 def _weak_modalities(facts: CardFacts, split: str | None) -> dict[str, float]:
-    """Accuracies of the modalities that hardly beat guessing."""
+    """Find the accuracies of the modalities that hardly beat guessing."""
     if split is None or not facts.class_names:
         return {}
     found = {name: finite(facts.results[split].get(f"unimodal_{name}_accuracy")) for name in facts.modalities}

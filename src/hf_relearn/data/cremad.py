@@ -1,4 +1,4 @@
-"""CREMA-D as a `datasets` data set: prepared once from the files of a clone, then memory-mapped from a cache."""
+"""Prepare CREMA-D as a `datasets` data set, once from the files of a clone, then memory-mapped from a cache."""
 
 import csv
 import errno

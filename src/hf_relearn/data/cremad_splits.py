@@ -1,4 +1,4 @@
-"""Training, validation and test part of CREMA-D: from the field's CSV lists, or by actor."""
+"""Divide CREMA-D into training, validation and test split: by the field's CSV lists, or by actor."""
 
 import csv
 import logging

@@ -1,4 +1,4 @@
-"""Running a recipe from the shell: errors as one line, an earlier run in its folder, and Ctrl+C."""
+"""Run a recipe from the shell: errors as one line, an earlier run in its folder, and Ctrl+C."""
 
 import os
 import re
@@ -119,7 +119,7 @@ def _without_debug(argv: Sequence[str]) -> tuple[list[str], bool]:
 
 
 def _command_to_go_on(args: Any, argv: Sequence[str]) -> str:
-    """The command that resumes from the last checkpoint, or begins again if there is none yet."""
+    """Write the command that resumes from the last checkpoint, or begins again without one."""
     launcher = ["accelerate", "launch"] if "ACCELERATE_MIXED_PRECISION" in os.environ else ["python"]
     words = [word for word in argv if word != "--overwrite"]
     saved = args is not None and (

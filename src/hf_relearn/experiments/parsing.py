@@ -1,4 +1,4 @@
-"""A recipe's command line: grouped flags, presets, and a YAML file whose values flags override."""
+"""Parse a recipe's command line: grouped flags, presets, and a YAML file whose values flags override."""
 
 import argparse
 import dataclasses
@@ -24,7 +24,7 @@ Defaults = Callable[[argparse.Namespace], Mapping[str, Any]]
 
 @dataclasses.dataclass
 class CommonTrainingArguments:
-    """The training arguments that `--help` shows, with transformers' defaults. Importing theirs takes seconds."""
+    """Describe the training arguments that `--help` shows; importing those of transformers takes seconds."""
 
     output_dir: str | None = field(default=None, metadata={"help": "Folder of the run."})
     num_train_epochs: float = field(default=3.0, metadata={"help": "Epochs."})
@@ -51,7 +51,7 @@ class CommonTrainingArguments:
 
 @dataclasses.dataclass
 class RecipeFlags:
-    """How the recipe itself runs."""
+    """Choose how the recipe itself runs."""
 
     _argument_group_name: ClassVar[str] = "recipe"
 
@@ -66,7 +66,7 @@ class RecipeFlags:
 
 
 class RecipeArgumentParser(HfArgumentParser):
-    """`HfArgumentParser` that shows each flag once, and the training arguments in two groups, the method's first."""
+    """Show each flag once, and the training arguments in two groups, the method's first."""
 
     def __init__(self, types: Sequence[type], description: str, method: set[str]):
         self._method = method
@@ -167,7 +167,7 @@ def parse_recipe_arguments(
 
 
 def _chosen(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
-    """Parse the flags so far, for `--help` too and where a required flag is missing."""
+    """Parse the flags so far, for `--help` too and if a required flag is missing."""
     required = [action for action in parser._actions if action.required]
     for action in required:
         action.required = False

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class ParameterSettings:
-    """Which parameters train, and how fast. Both fields are flags of the recipes.
+    """Choose the parameters that train, and how fast. Both fields are flags of the recipes.
 
     A *selector* is the name of a modality (its whole encoder), the name of another part of the model (`classifier`,
     `fusion`, `unimodal_heads`), or a regular expression that is searched for in the parameter names
@@ -34,7 +34,7 @@ class ParameterSettings:
     )
 
     def check_parameters(self) -> None:
-        """Raise `ValueError` for what cannot be read as a selector and a learning rate."""
+        """Raise `ValueError` for a value that is not a selector with a learning rate."""
         from hf_relearn.training.parameter_groups import parse_learning_rates
 
         parse_learning_rates(self.learning_rates)
@@ -42,7 +42,7 @@ class ParameterSettings:
 
 @dataclass
 class TargetSettings:
-    """How the classes count in the loss."""
+    """Choose how the classes count in the loss."""
 
     class_weights: list[str] | None = field(
         default=None,
@@ -53,7 +53,7 @@ class TargetSettings:
     )
 
     def check_targets(self) -> None:
-        """Raise `ValueError` for weights that are no numbers of at least 0, nor 'balanced'."""
+        """Raise `ValueError` for weights that are neither numbers of at least 0 nor 'balanced'."""
         if self.class_weights and self.class_weights != ["balanced"]:
             from hf_relearn.training.targets import parse_class_weights
 
