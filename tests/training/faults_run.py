@@ -1,7 +1,8 @@
-"""What both processes of `test_training_faults.py` run: `python faults_run.py FOLDER agreed|training`.
+"""What both processes of `test_training_faults.py` run: `python faults_run.py FOLDER agreed|training|late`.
 
 `agreed`: failures of one process that the other one is told of, one after the other, with a short time limit of
 collective operations; each process leaves what it saw in `process-<index>.json`. `training`: one that it is not.
+`late`: one process never comes to a collective operation.
 """
 
 import errno
@@ -11,12 +12,11 @@ import os
 import sys
 import time
 import warnings
-from datetime import timedelta
 from pathlib import Path
 from unittest import mock
 
 import torch
-from tiny import TensorRows, history, make_trainer, tiny_model
+from tiny import TensorRows, history, make_trainer, tiny_model, training_arguments
 
 from hf_relearn.relearning import diagnoser
 
@@ -113,8 +113,19 @@ def main() -> None:
     (folder / f"ready-{RANK}").touch()
     while not (folder / f"ready-{1 - RANK}").exists():
         time.sleep(0.05)  # the time limit holds from here on
-    # On a CPU the Trainer would leave its `ddp_timeout` out.
-    torch.distributed.init_process_group("gloo", timeout=timedelta(seconds=TIME_LIMIT))
+    training_arguments(folder / "limit", ddp_timeout=TIME_LIMIT)  # starts the processes, on a CPU too
+    if kind == "late":
+        start, found = time.monotonic(), ""
+        if RANK == 0:
+            try:
+                torch.distributed.barrier()
+            except RuntimeError as error:
+                found = str(error)
+            (folder / "waited.json").write_text(json.dumps([time.monotonic() - start, found]))
+        else:
+            while not (folder / "waited.json").exists():
+                time.sleep(0.1)
+        return
     if kind == "training":
         model = tiny_model()
         rows, settings = Rows(model, "training"), {"diagnosis_fraction": 0, "relearn_alpha": "1"}

@@ -64,3 +64,9 @@ def test_a_row_that_one_process_cannot_train_on_ends_both(tmp_path):
     assert done.returncode != 0 and "OSError: row" in done.stderr and "is damaged" in done.stderr
     assert not list(tmp_path.glob("process-*.json"))
     assert time.monotonic() - start < 120  # the time limit of a collective operation is 30 minutes
+
+
+def test_the_time_limit_of_the_arguments_holds_on_a_cpu(tmp_path):
+    done = launch(tmp_path, "late")
+    seconds, error = json.loads((tmp_path / "waited.json").read_text())
+    assert error and 4 < seconds < 60, (error, done.stderr[-2000:])  # ddp_timeout is 5, the default 30 minutes

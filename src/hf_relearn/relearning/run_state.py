@@ -171,8 +171,26 @@ def _as_noted(settings: RelearnSettings) -> dict[str, Any]:
 
 
 def _note(checkpoint: Path) -> dict[str, Any]:
+    """Read a run's note; empty if there is none.
+
+    Raises:
+        ValueError: it is damaged; names the file.
+    """
     path = checkpoint / CHECKPOINT_FILE
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    types = {"run": str, "initial_weights": str, "settings": dict, "records": int, "ended_at": int}
+    try:
+        note = json.loads(path.read_bytes())
+        for name, kind in types.items():
+            if not isinstance(note.get(name), (kind, type(None))):
+                raise ValueError(f"{name!r} is {note[name]!r}")
+    except (ValueError, AttributeError) as error:
+        raise ValueError(
+            f"{path} is damaged ({error}): restore it from a copy, resume from another checkpoint, or start afresh in "
+            "another folder"
+        ) from error
+    return note
 
 
 def find_initial_weights(

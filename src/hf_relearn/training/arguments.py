@@ -1,14 +1,20 @@
 """The settings of diagnosing & re-learning, and the training arguments that carry them."""
 
+import logging
+import os
 from dataclasses import dataclass, field, fields
+from datetime import timedelta
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from transformers import TrainingArguments
 
 from hf_relearn.relearning.presets import preset_settings
 from hf_relearn.relearning.settings import RelearnSettings
 from hf_relearn.training.settings import BalancingSettings, ParameterSettings, TargetSettings
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -50,6 +56,7 @@ class RelearnTrainingArguments(
         return cls(output_dir=output_dir, **{**preset_settings(preset, kwargs.get("relearn_interval")), **kwargs})
 
     def __post_init__(self) -> None:
+        _start_cpu_processes(self)
         super().__post_init__()
         if not torch.accelerator.is_available():
             self.dataloader_pin_memory = False  # there is nothing to pin for, and torch warns at every data loader
@@ -61,3 +68,17 @@ class RelearnTrainingArguments(
     def relearn_settings(self) -> RelearnSettings:
         """The settings alone, as `RelearnCallback` takes them."""
         return RelearnSettings(**{item.name: getattr(self, item.name) for item in fields(RelearnSettings)})
+
+
+def _start_cpu_processes(args: TrainingArguments) -> None:
+    """Start the process group of a run on CPUs with the limit `ddp_timeout`, which transformers leaves out there."""
+    on_cpu = args.use_cpu or os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true")
+    if not on_cpu or not torch.distributed.is_available() or torch.distributed.is_initialized():
+        return
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        PartialState(cpu=True, backend=args.ddp_backend, timeout=timedelta(seconds=args.ddp_timeout))
+    elif "ACCELERATE_USE_CPU" in os.environ:
+        logger.warning(
+            "accelerate launch starts one process on CPUs, whatever its --num_processes says: several are started by "
+            "torchrun --nproc_per_node 2"
+        )

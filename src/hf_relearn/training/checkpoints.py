@@ -4,13 +4,16 @@ import json
 import logging
 import os
 import re
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from hf_relearn.records import read_history
 from hf_relearn.relearning.run_state import noted_end, noted_run
 from hf_relearn.relearning.schedule import whole_epoch
 
@@ -25,10 +28,33 @@ _NAME = re.compile(r"checkpoint-(\d+)$")
 def is_whole(checkpoint: str | os.PathLike) -> bool:
     """Whether a checkpoint was written to its end, and not cut off by a kill."""
     try:
-        json.loads((Path(checkpoint) / LAST_FILE).read_text(encoding="utf-8"))
+        state = json.loads((Path(checkpoint) / LAST_FILE).read_bytes())
     except (FileNotFoundError, ValueError):  # cut off in the middle, it is no JSON
         return False
-    return True
+    return isinstance(state, dict) and isinstance(state.get("global_step"), int)
+
+
+def damaged_file(checkpoint: str | os.PathLike) -> str | None:
+    """Find a file of a checkpoint that cannot be read, and say what is wrong with it.
+
+    Weights are opened, which compares their header with the size of the file, and not read.
+    """
+    folder = Path(checkpoint)
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            return f"{path} cannot be opened ({error})"
+    for path in sorted([*folder.glob("*.pt"), *folder.glob("*.pth")]):
+        if not zipfile.is_zipfile(path):  # as torch.save writes; the directory at its end is cut off first
+            return f"{path} is cut off, or no file of torch.save"
+    try:
+        noted_run(folder)
+        read_history(folder)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def step_of(checkpoint: str | os.PathLike) -> int:
@@ -63,6 +89,8 @@ def last_checkpoint(output_dir: str | os.PathLike) -> str:
     for _, path in sorted(found.items(), reverse=True):
         if not is_whole(path):
             problem = f"it was not written to its end (no readable {LAST_FILE})"
+        elif (damage := damaged_file(path)) is not None:
+            problem = damage
         elif run is not None and noted_run(path) != run:
             problem = "it belongs to an earlier run in this folder"
         else:
@@ -81,12 +109,29 @@ def last_checkpoint(output_dir: str | os.PathLike) -> str:
 
 
 def check_whole(checkpoint: str | os.PathLike) -> None:
-    """Raise `ValueError` if a checkpoint that was asked for is not whole."""
+    """Refuse a checkpoint that is not whole, and warn of one from which a run does not resume exactly.
+
+    Raises:
+        ValueError: it was not written to its end, or a file of it is damaged; names the file.
+    """
     if not is_whole(checkpoint):
         raise ValueError(
             f"cannot resume from {checkpoint}: it is no checkpoint that was written to its end (the Trainer's last "
             f"file, {LAST_FILE}, is missing or cut off); resume from the one before"
         )
+    if (damage := damaged_file(checkpoint)) is not None:
+        raise ValueError(
+            f"cannot resume from {checkpoint}: {damage}; restore the file from a copy, or take another checkpoint"
+        )
+    files = {
+        "optimizer state": ("optimizer*", "global_step*", "pytorch_model_fsdp*"),  # also as DeepSpeed and FSDP save it
+        "random state": ("rng_state*",),
+    }
+    for what, patterns in files.items():
+        if not any(any(Path(checkpoint).glob(pattern)) for pattern in patterns):
+            logger.warning(
+                "%s holds no %s: the resumed run will not equal the uninterrupted one exactly", checkpoint, what
+            )
 
 
 class MissedEvaluationCallback(TrainerCallback):

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedModel
 
 from hf_relearn.cards.trainer_card import ModelCardCallback, write_model_card
+from hf_relearn.files import give_default_mode
 from hf_relearn.models import MultimodalProcessor
 from hf_relearn.relearning.callback import RelearnCallback
 from hf_relearn.relearning.diagnoser import Diagnoser, PartFeatures
@@ -280,7 +281,7 @@ class MultimodalRelearnTrainer(PushingTrainer):
         """
         if resume_from_checkpoint is True:
             resume_from_checkpoint = last_checkpoint(str(self.args.output_dir))
-        elif resume_from_checkpoint:
+        if resume_from_checkpoint:
             check_whole(resume_from_checkpoint)
         self._attempts = 0
         lock = lock_run(self.args, alone=True)
@@ -324,6 +325,11 @@ class MultimodalRelearnTrainer(PushingTrainer):
             begin_checkpoint(folder)
             self.relearn_callback.write_run_files(folder)
         super()._save_checkpoint(model, trial)
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        super()._save(output_dir, state_dict)
+        for path in Path(output_dir or str(self.args.output_dir)).glob("*.safetensors"):
+            give_default_mode(path)
 
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)
