@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import joblib
 import pyarrow
 from datasets import Dataset, DatasetDict, Features, Value
 
 from hf_relearn import __version__
-from hf_relearn.data.parallel import available_cores
 from hf_relearn.data.table_files import TableError
 from hf_relearn.files import file_stem, whole_file
 from hf_relearn.models.configuration_limits import LIMITS_VARIABLE
@@ -88,7 +88,7 @@ def find_unreadable(
         Row -> column -> reason, for the rows that cannot be read.
     """
     stamp, size = _stamp(dataset, media)
-    num_proc = num_proc or min(available_cores(), 1 + size // _BYTES_PER_PROCESS, len(dataset))
+    num_proc = num_proc or min(joblib.cpu_count(), 1 + size // _BYTES_PER_PROCESS, len(dataset))
     reasons = dataset.select_columns(list(media)).map(
         _reasons,
         batched=True,
