@@ -34,9 +34,9 @@ class RunArguments:
     preset: str = field(
         default="balanced",
         metadata={
-            "help": "'balanced': uni-modal heads, and a modality that has memorised is re-learnt at 25 % and 50 % of "
-            "the run. 'heads': uni-modal heads without re-learning. 'paper': no heads, K-means purity on a held-out "
-            "part, as published. Single flags override a preset, and --compare tells which helps.",
+            "help": "'balanced': uni-modal heads, and a modality that has memorised is re-learnt after a quarter and "
+            "half of the run. 'heads': uni-modal heads without re-learning. 'paper': no heads, K-means purity on a "
+            "held-out part, as published. Single flags override a preset, and --compare tells which helps.",
             "choices": sorted(PRESETS),
         },
     )
