@@ -2,17 +2,17 @@ r"""Fine-tune an image and a text backbone, fused, on pictures with texts, diagn
 
 On a small generated data set, in a minute or two on a CPU:
 
-    accelerate launch recipes/train_image_text.py
+    accelerate launch --quiet recipes/train_image_text.py
 
 Any vision and any text backbone, on a Hub data set, a folder of pictures with metadata, a CSV, JSON or Parquet file:
 
-    accelerate launch recipes/train_image_text.py --dataset_name me/my-memes \
+    accelerate launch --quiet recipes/train_image_text.py --dataset_name me/my-memes \
         --image_column image --text_column caption --label_column label \
         --vision_model_name_or_path facebook/dinov2-small --text_model_name_or_path google-bert/bert-base-uncased
 
 The two towers of a CLIP or SigLIP checkpoint, the text tower frozen, the picture's at a lower learning rate:
 
-    accelerate launch recipes/train_image_text.py --dataset_name memes.csv \
+    accelerate launch --quiet recipes/train_image_text.py --dataset_name memes.csv \
         --clip_model_name_or_path openai/clip-vit-base-patch32 --freeze text --learning_rates vision=1e-6
 """
 
@@ -20,24 +20,21 @@ import argparse
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from hf_relearn import RelearnTrainingArguments
-from hf_relearn.cards import DatasetFacts
-from hf_relearn.data import PICTURES_CARD_NOTE, PICTURES_NOTICE, build_sample_pictures
 from hf_relearn.experiments import (
-    Experiment,
     InputArguments,
-    Modality,
     ModelArguments,
     RunArguments,
     TableArguments,
     find_backbone,
-    parse_recipe_arguments,
     preset_defaults,
-    run_or_compare,
-    show_progress,
+    run_recipe,
 )
+
+if TYPE_CHECKING:
+    from hf_relearn import RelearnTrainingArguments
+    from hf_relearn.experiments import Modality
 
 
 @dataclass
@@ -79,8 +76,10 @@ class ImageTextArguments:
                 "--text_model_name_or_path, or give these two only"
             )
 
-    def modalities(self, recipe_folder: Path) -> dict[str, Modality]:
-        """The two modalities by name."""
+    def modalities(self, recipe_folder: Path) -> "dict[str, Modality]":
+        """Name the two modalities."""
+        from hf_relearn.experiments import Modality
+
         models = (
             self.clip_model_name_or_path or self.vision_model_name_or_path or "",
             self.clip_model_name_or_path or self.text_model_name_or_path or "",
@@ -125,16 +124,22 @@ def defaults(chosen: argparse.Namespace) -> dict[str, Any]:
     return {**(IMAGE_TEXT if chosen.dataset_name else SAMPLE), **preset_defaults(chosen)}
 
 
-def main() -> None:
-    types = (
-        TableArguments,
-        ImageTextArguments,
-        RunArguments,
-        ModelArguments,
-        InputArguments,
-        RelearnTrainingArguments,
-    )
-    table, pair, run, model, inputs, args = parse_recipe_arguments(types, defaults, description=__doc__ or "")
+TYPES = (TableArguments, ImageTextArguments, RunArguments, ModelArguments, InputArguments)
+
+
+def main(
+    table: TableArguments,
+    pair: ImageTextArguments,
+    run: RunArguments,
+    model: ModelArguments,
+    inputs: InputArguments,
+    args: "RelearnTrainingArguments",
+) -> None:
+    # Imported here, since it takes seconds that --help does not need.
+    from hf_relearn.cards import DatasetFacts
+    from hf_relearn.data import PICTURES_CARD_NOTE, PICTURES_NOTICE, build_sample_pictures
+    from hf_relearn.experiments import Experiment, run_or_compare, show_progress
+
     show_progress(args)
 
     notes: tuple[str, ...] = ()
@@ -165,4 +170,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_recipe(main, TYPES, defaults, __doc__)

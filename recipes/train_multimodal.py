@@ -2,11 +2,11 @@ r"""Train a fusion model on any data set, with any mix of modalities, from the H
 
 Sounds and pictures, with small residual networks from scratch:
 
-    accelerate launch recipes/train_multimodal.py --dataset_name me/my-clips
+    accelerate launch --quiet recipes/train_multimodal.py --dataset_name me/my-clips
 
 Three modalities with names and columns of your own, two pretrained backbones, and a new encoder for given features:
 
-    accelerate launch recipes/train_multimodal.py --dataset_name me/my-talks --fusion bottleneck \
+    accelerate launch --quiet recipes/train_multimodal.py --dataset_name me/my-talks --fusion bottleneck \
         --modalities speech:audio words:text pose:features \
         --columns speech=wav words=transcript pose=keypoints --label_column sentiment \
         --models speech=facebook/wav2vec2-base words=google-bert/bert-base-uncased
@@ -18,24 +18,22 @@ value empty.
 import argparse
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from hf_relearn import RelearnTrainingArguments
 from hf_relearn.experiments import (
-    Experiment,
     InputArguments,
-    Modality,
     ModelArguments,
     RunArguments,
     TableArguments,
     find_backbone,
-    parse_recipe_arguments,
     preset_defaults,
-    read_pairs,
-    run_or_compare,
-    show_progress,
+    run_recipe,
 )
-from hf_relearn.models.configuration_multimodal import KINDS
+from hf_relearn.pairs import read_pairs
+
+if TYPE_CHECKING:
+    from hf_relearn import RelearnTrainingArguments
+    from hf_relearn.experiments import Modality
 
 
 @dataclass
@@ -66,13 +64,16 @@ class ModalityArguments:
         },
     )
 
-    def parse(self, recipe_folder: Path) -> dict[str, Modality]:
-        """The modalities by name; raises `ValueError` for what does not fit together."""
+    def parse(self, recipe_folder: Path) -> "dict[str, Modality]":
+        """Name the modalities; raises `ValueError` for flags that do not fit together."""
+        from hf_relearn.experiments import Modality
+        from hf_relearn.models.configuration_multimodal import KINDS
+
         kinds = {name: kind or name for name, _, kind in (entry.partition(":") for entry in self.modalities)}
         for name, kind in kinds.items():
             if kind not in KINDS:
                 raise ValueError(f"--modalities: {name!r} needs a kind, as '{name}:vision'; one of {', '.join(KINDS)}")
-        columns, models = read_pairs("columns", self.columns, kinds), read_pairs("models", self.models, kinds)
+        columns, models = read_pairs("--columns", self.columns, kinds), read_pairs("--models", self.models, kinds)
         output = {}
         for name, kind in kinds.items():
             column = columns.get(name, "image" if name == "vision" else name)
@@ -112,9 +113,20 @@ def defaults(chosen: argparse.Namespace) -> dict[str, Any]:
     return {**MULTIMODAL, **preset_defaults(chosen)}
 
 
-def main() -> None:
-    types = (TableArguments, ModalityArguments, RunArguments, ModelArguments, InputArguments, RelearnTrainingArguments)
-    table, mix, run, model, inputs, args = parse_recipe_arguments(types, defaults, description=__doc__ or "")
+TYPES = (TableArguments, ModalityArguments, RunArguments, ModelArguments, InputArguments)
+
+
+def main(
+    table: TableArguments,
+    mix: ModalityArguments,
+    run: RunArguments,
+    model: ModelArguments,
+    inputs: InputArguments,
+    args: "RelearnTrainingArguments",
+) -> None:
+    # Imported here, since it takes seconds that --help does not need.
+    from hf_relearn.experiments import Experiment, run_or_compare, show_progress
+
     show_progress(args)
     modalities = mix.parse(Path(__file__).parent)
     with args.main_process_first(desc="loading the data set"):
@@ -134,4 +146,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_recipe(main, TYPES, defaults, __doc__)

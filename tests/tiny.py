@@ -72,7 +72,6 @@ def training_arguments(output_dir, **kwargs) -> RelearnTrainingArguments:
         "diagnosis_source": "holdout",
         "diagnosis_sampling": "matched",
         "diagnosis_fraction": 0.25,
-        "max_grad_norm": 1.0,
         "use_cpu": True,
         "disable_tqdm": True,
         "save_strategy": "no",

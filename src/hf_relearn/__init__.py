@@ -5,10 +5,11 @@ and each encoder is moved softly back towards its initial weights by that measur
 Re-learning for Balanced Multimodal Learning", ECCV 2024, arXiv 2407.09705).
 """
 
+import sys
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from hf_relearn.autoload import register_with_pipelines
+from hf_relearn.lazy import lazy_names
 
 if TYPE_CHECKING:
     from hf_relearn.hub.onnx_export import export_onnx
@@ -33,24 +34,24 @@ __version__ = "0.1.0"
 
 # The method alone needs neither transformers nor datasets, whose imports take seconds: names are looked up when used.
 _HOME = {
-    "InitialWeights": "method",
-    "ModalityDiagnosis": "method",
-    "diagnose": "method",
-    "purity_score": "method",
-    "separability": "method",
-    "soft_reinit_": "method",
-    "export_onnx": "hub.onnx_export",
-    "Augmentation": "models",
-    "FeaturesConfig": "models",
-    "FeaturesModel": "models",
-    "MultimodalConfig": "models",
-    "MultimodalForClassification": "models",
-    "MultimodalModel": "models",
-    "MultimodalProcessor": "models",
-    "MultimodalCollator": "training",
-    "MultimodalRelearnTrainer": "training",
-    "RelearnCallback": "training",
-    "RelearnTrainingArguments": "training",
+    "InitialWeights": "hf_relearn.method",
+    "ModalityDiagnosis": "hf_relearn.method",
+    "diagnose": "hf_relearn.method",
+    "purity_score": "hf_relearn.method",
+    "separability": "hf_relearn.method",
+    "soft_reinit_": "hf_relearn.method",
+    "export_onnx": "hf_relearn.hub.onnx_export",
+    "Augmentation": "hf_relearn.models",
+    "FeaturesConfig": "hf_relearn.models",
+    "FeaturesModel": "hf_relearn.models",
+    "MultimodalConfig": "hf_relearn.models",
+    "MultimodalForClassification": "hf_relearn.models",
+    "MultimodalModel": "hf_relearn.models",
+    "MultimodalProcessor": "hf_relearn.models",
+    "MultimodalCollator": "hf_relearn.training",
+    "MultimodalRelearnTrainer": "hf_relearn.training",
+    "RelearnCallback": "hf_relearn.training",
+    "RelearnTrainingArguments": "hf_relearn.training",
 }
 
 __all__ = [
@@ -75,14 +76,14 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'hf_relearn' has no attribute {name!r}")
-    return getattr(import_module(f"hf_relearn.{_HOME[name]}"), name)
+__getattr__ = lazy_names(__name__, _HOME)
 
 
 def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-register_with_pipelines()
+# `hf_relearn.models` registers with the Auto classes and pipelines, and takes seconds to import. Who has transformers
+# loaded already gets it at once; anyone else by importing a model's name from here, or `hf_relearn.models`.
+if "transformers" in sys.modules:
+    import_module("hf_relearn.models")

@@ -1,4 +1,4 @@
-"""`python -m hf_relearn`: the command line where its script `hf-relearn` is not installed."""
+"""Run the command line as `python -m hf_relearn`, without its script `hf-relearn`."""
 
 import sys
 

@@ -28,7 +28,7 @@ def read_history(folder: str | os.PathLike) -> list[dict[str, Any]]:
     `diagnosis_size` (samples that have the modality); `diagnosed_alpha`, `alpha` (the strength applied) and
     `distance`. What was not measured is None; `skipped` says why a modality was left out. A record of the kind
     `settings` says at which step the run was resumed with other settings: it holds `changed`, name of the setting ->
-    `{"from": ..., "to": ...}`, and no modalities.
+    `{"from": ..., "to": ...}`, and no modalities. A last line that was cut off by a kill is left out.
 
     Raises:
         ValueError: for a line that is no JSON object; the message names file and line.
@@ -37,11 +37,11 @@ def read_history(folder: str | os.PathLike) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     records = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
         try:
             record = json.loads(line)
-            record["step"], record["kind"], record["modalities"]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            record["step"] + 0, record["kind"] + "", record["modalities"].items()
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path}, line {number}: not a record of a diagnosis ({error})") from error
         records.append(record)
     return records
@@ -49,7 +49,40 @@ def read_history(folder: str | os.PathLike) -> list[dict[str, Any]]:
 
 def write_history(folder: str | os.PathLike, records: Sequence[dict[str, Any]]) -> None:
     """Replace a run's records as a whole: the file is either the old or the new one, never half of it."""
-    write_text_atomically(Path(folder) / HISTORY_FILE, "".join(json.dumps(record) + "\n" for record in records))
+    write_text_atomically(Path(folder) / HISTORY_FILE, "".join(map(_line, records)))
+
+
+def append_history(folder: str | os.PathLike, record: Mapping[str, Any]) -> None:
+    """Append a record to those of a run, and wait until it is on the disk.
+
+    Raises:
+        OSError: it cannot be written, or the file was deleted since the run began; the error names the file.
+    """
+    path = Path(folder) / HISTORY_FILE
+    try:
+        with open(path, "r+b", buffering=0) as file:
+            end = file.seek(0, os.SEEK_END)
+            try:
+                file.write(_line(record).encode())
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(end)
+                raise
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    """A record as a line of valid JSON, which has no NaN and no infinity: they become null."""
+    return json.dumps(_finite_only(record), allow_nan=False) + "\n"
+
+
+def _finite_only(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _finite_only(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite_only(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def records_before(records: Sequence[dict[str, Any]], step: int) -> list[dict[str, Any]]:

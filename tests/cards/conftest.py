@@ -37,7 +37,7 @@ RESULTS = {
 
 
 def record(epoch: int, kind: str = "point") -> dict:
-    entries = {encoder.modality: dict(ENTRY) for encoder in ENCODERS}
+    entries = {encoder.modality: {**ENTRY, "alpha": 0.9 - epoch / 20} for encoder in ENCODERS}
     sizes = {"train_size": 600, "diagnosis_size": 120, "num_classes": 2}
     return {"step": 30 * epoch, "epoch": epoch, "kind": kind, "seconds": 1.8, **sizes, "modalities": entries}
 

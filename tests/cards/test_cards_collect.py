@@ -88,7 +88,8 @@ def test_only_hyper_parameters_that_were_changed(tmp_path):
     assert changed_from_defaults(arguments) == {
         **{"num_train_epochs": 5, "learning_rate": 0.01, "lr_scheduler_type": "cosine"},
         **{"load_best_model_at_end": True, "metric_for_best_model": "loss"},
-        **{"relearn_interval": 1, "relearn_alpha": "0.9", "diagnosis_fraction": 0.25},
+        **{"relearn_interval": 1, "relearn_alpha": "0.9", "relearn_strength": "gap", "diagnosis_fraction": 0.25},
+        **{"diagnosis_estimator": "purity", "diagnosis_sampling": "matched", "diagnosis_source": "holdout"},
     }
 
 

@@ -60,11 +60,11 @@ def test_nothing_known_is_left_out_and_not_null(make_facts, tmp_path):
 
 
 def test_results_without_a_repository_of_data_have_a_type_and_a_name(make_facts, tmp_path):
-    facts = make_facts(datasets=[DatasetFacts("/home/me/My clips")])
+    facts = make_facts(datasets=[DatasetFacts("My clips")])
     metadata = metadata_load(write_card(tmp_path, facts))
     assert "datasets" not in metadata
     data = metadata["model-index"][0]["results"][0]["dataset"]
-    assert (data["type"], data["name"]) == ("my-clips", "…/My clips")
+    assert (data["type"], data["name"]) == ("my-clips", "My clips")
 
 
 def test_task_is_that_of_the_richest_modality():
@@ -74,12 +74,6 @@ def test_task_is_that_of_the_richest_modality():
     assert pipeline_tag([words, images]) == "image-classification"
     assert pipeline_tag([words, sound]) == "audio-classification"
     assert pipeline_tag([words]) == "text-classification"
-
-
-@pytest.mark.parametrize("wrong", ["Apache-2.0", "apache", "MIT License"])
-def test_licence_that_the_hub_would_refuse(wrong):
-    with pytest.raises(ValueError, match="none of the Hub's identifiers"):
-        CardInfo(license=wrong)
 
 
 @pytest.mark.parametrize("wrong", ["English", "EN", "en-US", "e"])

@@ -124,14 +124,27 @@ def test_figures_on_the_web_do_not_travel():
     assert card_figures("![a](https://x.org/a.png) ![b](figures/b.png) ![b](figures/b.png)") == ["figures/b.png"]
 
 
-def test_no_local_path_gets_into_the_card(make_facts):
+def test_no_local_path_gets_into_the_card(make_facts, tmp_path):
     facts = make_facts(
-        name="/home/somebody/runs/clips",
-        datasets=[DatasetFacts("/home/somebody/data")],
-        info=CardInfo(notes=["Recorded in /home/somebody/data."]),
-        settings={"resume": "/home/somebody/checkpoint-3", "kwargs": {"at": Path("/home/somebody/x")}},
+        name=f"{tmp_path}/runs/clips",
+        datasets=[DatasetFacts(f"{Path.home()}/data")],
+        info=CardInfo(notes=[f"Recorded in {Path.cwd()}/data."]),
+        settings={"resume": str(tmp_path), "kwargs": {"at": tmp_path / "x"}, "data_dir": "/srv/somebody/data"},
     )
-    assert "somebody" not in render_card(facts)
+    card = write_card(tmp_path / "model", facts).read_text()
+    for private in (str(tmp_path), f"{Path.home()}/", str(Path.cwd()), "somebody"):
+        assert private not in card
+    assert "# …/clips" in card and CARD.fullmatch(card)
+
+
+def test_names_that_look_like_paths_stay(make_facts, tmp_path):
+    encoders = [replace(make_facts().encoders[0], modality="cats /dogs"), *make_facts().encoders[1:]]
+    facts = make_facts(
+        class_names=["/m/0dgw9r", "cats /dogs"], encoders=encoders, datasets=[DatasetFacts("/m/audioset")]
+    )
+    card = write_card(tmp_path, facts).read_text()
+    assert "2 classes (/m/0dgw9r, cats /dogs)" in card and "**cats /dogs** (a sound)" in card
+    assert metadata_load(tmp_path / "README.md")["model-index"][0]["results"][0]["dataset"]["name"] == "/m/audioset"
 
 
 def test_names_are_text_and_never_markup_or_template(make_facts):

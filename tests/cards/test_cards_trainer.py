@@ -114,5 +114,5 @@ def test_a_failure_is_one_warning_and_leaves_the_earlier_card(tmp_path, monkeypa
     ]
     assert (tmp_path / "out" / "README.md").read_bytes() == before
     caplog.clear()
-    trainer.create_model_card(license="my own")
-    assert "'my own' is none of the Hub's identifiers" in caplog.text
+    trainer.create_model_card(language="my own")
+    assert "'my own' is no ISO 639 code" in caplog.text

@@ -1,4 +1,4 @@
-"""The wheel carries the card's template, and every module."""
+"""The wheel carries the card's template, the figures' style, and every module."""
 
 import shutil
 import subprocess
@@ -26,5 +26,6 @@ def test_wheel_holds_all_modules_and_the_template(tmp_path):
         names = {name for name in wheel.namelist() if ".dist-info/" not in name}
         template = wheel.read("hf_relearn/model_cards/template.md")
     modules = {path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src").rglob("*.py")}
-    assert names == modules | {"hf_relearn/py.typed", "hf_relearn/model_cards/template.md"}
+    others = {"hf_relearn/py.typed", "hf_relearn/report/figures.mplstyle", "hf_relearn/model_cards/template.md"}
+    assert names == modules | others
     assert template == (ROOT / "model_cards" / "template.md").read_bytes()

@@ -70,10 +70,10 @@ def test_a_model_without_its_run_gets_a_card(model_folder, run, tmp_path):
     assert "\n# my-model\n" in (folder / "README.md").read_text()
 
 
-def test_what_is_no_model_or_no_licence_is_refused(run, model_folder, tmp_path):
+def test_what_is_no_model_or_no_language_is_refused(run, model_folder, tmp_path):
     assert run("card", tmp_path)[2].endswith(f"{tmp_path} holds no saved model: there is no config.json\n")
     vit_config().save_pretrained(tmp_path)
     assert "the type 'vit', which is no fusion model" in run("card", tmp_path)[2]
-    code, _, err = run("card", model_folder, "--license", "mine")
-    assert code == 2 and "mine" in err
+    code, _, err = run("card", model_folder, "--language", "English")
+    assert code == 2 and "English" in err
     assert not (model_folder / "README.md").exists()

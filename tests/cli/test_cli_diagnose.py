@@ -63,7 +63,7 @@ def test_a_held_out_part_that_had_to_be_drawn_is_told(model_folder, clips, run):
     ("flags", "code", "reason"),
     [
         (["--held_out_split", "test"], 1, "has no split 'test' to hold out; it has train"),
-        (["--columns", "sound=sound"], 2, "--columns names 'sound', but the model's modalities are audio, vision"),
+        (["--columns", "sound=sound"], 2, "--columns names 'sound', but the modalities are audio, vision"),
         (["--label_column", "mood"], 1, "has no column 'mood'; it has sound, picture, emotion"),
     ],
 )

@@ -106,3 +106,16 @@ def test_models_that_are_none_of_ours(run, tmp_path):
     assert "a model of the type 'vit', which is no fusion model" in run("predict", tmp_path, "audio=a.wav")[2]
     missing = tmp_path / "nowhere"
     assert f"{missing}: no such folder" in run("predict", missing, "audio=a.wav")[2]
+
+
+def test_private_addresses_need_a_flag(model_folder, run):
+    code, _, err = run("predict", model_folder, "audio=http://127.0.0.1:9/clip.wav")
+    assert code != 0 and "an address of this machine or of a private network" in err
+    code, _, err = run("predict", model_folder, "audio=http://127.0.0.1:9/clip.wav", "--allow_private_addresses")
+    assert code != 0 and "cannot be fetched" in err
+
+
+def test_absurd_lines_are_named(model_folder, run, tmp_path):
+    (tmp_path / "samples.jsonl").write_text("[" * 100_000 + "\n")
+    code, _, err = run("predict", model_folder, "--file", tmp_path / "samples.jsonl")
+    assert code != 0 and "samples.jsonl, line 1: no JSON" in err and "Traceback" not in err

@@ -12,28 +12,23 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hf_relearn.data import CremadDataError, cremad, prepare_cremad
-from hf_relearn.data.cremad_shards import write_shard
+from hf_relearn.data import CremadDataError, prepare_cremad
+from hf_relearn.data.media import check_wav, sample_frames
 
 NUM_CLIPS = 66
 
 
 @pytest.fixture
-def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cremad, "CLIPS_PER_SHARD", 20)
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """An entry for each sound that is read from here on."""
+    seen: list[int] = []
 
+    def spy(content):
+        seen.append(len(content))
+        return check_wav(content)
 
-@pytest.fixture
-def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the shards that are written from here on."""
-    names: list[str] = []
-
-    def spy(shard):
-        names.append(shard.path.name)
-        return write_shard(shard)
-
-    monkeypatch.setattr(cremad, "write_shard", spy)
-    return names
+    monkeypatch.setattr("hf_relearn.data.cremad.check_wav", spy)
+    return seen
 
 
 def _media(dataset: datasets.Dataset) -> list:
@@ -75,12 +70,11 @@ def test_more_frames_are_no_repeats(corpus_once, tmp_path):
     assert all(first != second for first, second in zip(frames, frames[1:], strict=False))
 
 
-def test_valid_cache_is_used_without_decoding(corpus_once, tmp_path, written):
+def test_valid_cache_is_used_without_decoding(corpus_once, tmp_path, decoded):
     first = prepare_cremad(corpus_once, tmp_path, num_proc=1)
-    assert written
-    written.clear()
-    second = prepare_cremad(corpus_once, tmp_path, num_proc=1)
-    assert written == []
+    assert len(decoded) == NUM_CLIPS
+    second = prepare_cremad(corpus_once, tmp_path, num_proc=2)
+    assert len(decoded) == NUM_CLIPS
     assert _media(first) == _media(second)
 
 
@@ -90,78 +84,73 @@ def test_default_cache_is_the_hugging_face_one(corpus_once, tmp_path, monkeypatc
     assert Path(dataset.cache_files[0]["filename"]).is_relative_to(tmp_path / "hub" / "cremad")
 
 
-def test_interrupted_preparation_goes_on(corpus_once, tmp_path, monkeypatch, small_shards, written):
-    recorded = cremad.write_shard
+def test_interrupted_preparation_begins_again(corpus_once, tmp_path, monkeypatch):
+    recorded = sample_frames
+    seen = []
 
-    def killed_at_third(shard):
-        if len(written) == 2:
+    def killed_at_third(*args):
+        seen.append(args)
+        if len(seen) == 3:
             raise KeyboardInterrupt
-        return recorded(shard)
+        return recorded(*args)
 
-    monkeypatch.setattr(cremad, "write_shard", killed_at_third)
+    monkeypatch.setattr("hf_relearn.data.cremad.sample_frames", killed_at_third)
     with pytest.raises(KeyboardInterrupt):
         prepare_cremad(corpus_once, tmp_path, num_proc=1)
-    done = list(written)
-    monkeypatch.setattr(cremad, "write_shard", recorded)
-    written.clear()
-    dataset = prepare_cremad(corpus_once, tmp_path, num_proc=1)
-    assert len(done) == 2 and len(written) == 2 and not set(done) & set(written)
-    assert len(dataset) == NUM_CLIPS
+    assert len(prepare_cremad(corpus_once, tmp_path, num_proc=1)) == NUM_CLIPS
 
 
 @pytest.mark.parametrize("damage", ["delete", "cut"])
-def test_only_the_damaged_shard_is_prepared_again(corpus_once, tmp_path, small_shards, written, damage):
+def test_damaged_data_are_named(corpus_once, tmp_path, damage):
     dataset = prepare_cremad(corpus_once, tmp_path, num_proc=1)
-    expected, path = _media(dataset), Path(dataset.cache_files[1]["filename"])
+    path = Path(dataset.cache_files[0]["filename"])
     del dataset
     content = path.read_bytes()
     path.unlink()
     if damage == "cut":
         path.write_bytes(content[: len(content) // 2])
-    written.clear()
-    assert _media(prepare_cremad(corpus_once, tmp_path, num_proc=1)) == expected
-    assert written == [path.name]
+    with pytest.raises(CremadDataError, match="cremad-.* are damaged .*: delete that folder"):
+        prepare_cremad(corpus_once, tmp_path, num_proc=1)
 
 
-def test_failure_in_a_shard_leaves_nothing_half_written(corpus_once, tmp_path, monkeypatch):
+def test_a_failure_leaves_nothing_half_written(corpus_once, tmp_path, monkeypatch):
     def broken(*args):
         raise OSError("disk full")
 
-    monkeypatch.setattr("hf_relearn.data.cremad_shards.sample_frames", broken)
+    monkeypatch.setattr("hf_relearn.data.cremad.sample_frames", broken)
     with pytest.raises(OSError, match="disk full"):
         prepare_cremad(corpus_once, tmp_path, num_proc=1)
-    assert [path.name for path in tmp_path.glob("cremad-*/*")] == []
+    assert not list(tmp_path.rglob("*.arrow"))
 
 
-def test_changed_clips_and_settings_are_prepared_anew(clone, tmp_path, written):
+def test_changed_clips_and_settings_are_prepared_anew(clone, tmp_path, decoded):
     cache = tmp_path / "cache"
     prepare_cremad(clone, cache, num_proc=1)
-    written.clear()
+    decoded.clear()
     prepare_cremad(clone, cache, frames_per_second=3, num_proc=1)
-    assert written
-    written.clear()
+    assert decoded
+    decoded.clear()
     wav = clone / "AudioWAV" / "9001_IEO_NEU_XX.wav"
     other = clone / "AudioWAV" / "9003_IEO_NEU_XX.wav"
     assert wav.stat().st_size != other.stat().st_size
     wav.write_bytes(other.read_bytes())
     dataset = prepare_cremad(clone, cache, num_proc=1)
-    assert written
+    assert decoded
     assert dataset[dataset["name"][:].index("9001_IEO_NEU_XX")]["audio"]["bytes"] == other.read_bytes()
-    written.clear()
+    decoded.clear()
     (clone / "AudioWAV" / "9001_ITS_SAD_LO.wav").write_bytes(other.read_bytes())
     (clone / "VideoFlash" / "9001_ITS_SAD_LO.flv").write_bytes(
         (clone / "VideoFlash" / "9003_IEO_NEU_XX.flv").read_bytes()
     )
     assert len(prepare_cremad(clone, cache, num_proc=1)) == NUM_CLIPS + 1
-    assert written
+    assert decoded
 
 
 def test_several_processes_from_a_script_without_main_guard(corpus_once, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
-        "from hf_relearn.data import cremad\n"
-        "cremad.CLIPS_PER_SHARD = 20\n"
-        f"dataset = cremad.prepare_cremad({str(corpus_once)!r}, {str(tmp_path / 'cache')!r}, num_proc=2)\n"
+        "from hf_relearn.data import prepare_cremad\n"
+        f"dataset = prepare_cremad({str(corpus_once)!r}, {str(tmp_path / 'cache')!r}, num_proc=2)\n"
         "print('rows', len(dataset))\n"
     )
     # Two at once, as the ranks of a launch: one prepares, the other waits.
@@ -178,13 +167,13 @@ def test_several_processes_from_a_script_without_main_guard(corpus_once, tmp_pat
     ]
     outputs = [run.communicate(timeout=120) for run in runs]
     assert [output for output, _ in outputs] == [f"rows {NUM_CLIPS}\n"] * 2
-    assert sum("Preparing CREMA-D" in errors for _, errors in outputs) == 1
-    assert len(list((tmp_path / "cache").glob("cremad-*/*.arrow"))) == 4
+    assert sum("Generating train split" in errors for _, errors in outputs) == 1
+    assert len(list((tmp_path / "cache").rglob("*.arrow"))) == 2
 
 
 def test_progress_is_counted_in_clips(corpus_once, tmp_path, capsys):
     prepare_cremad(corpus_once, tmp_path, num_proc=1)
-    assert f"{NUM_CLIPS}/{NUM_CLIPS}" in capsys.readouterr().err
+    assert f"{NUM_CLIPS} examples" in capsys.readouterr().err
 
 
 def test_readable_clone_gives_no_warning(corpus_once, tmp_path, caplog):

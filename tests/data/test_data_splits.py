@@ -46,6 +46,57 @@ def test_too_few_actors():
         split_cremad(_fake(ACTORS[:6]))
 
 
+FORTY = [f"{1001 + actor}_{sentence}_ANG_XX" for actor in range(40) for sentence in ("DFA", "IEO")]
+
+
+def test_each_actor_is_tested_in_one_fold_and_folds_have_as_many_of_each_sex(tmp_path, caplog):
+    sexes = {str(1001 + actor): "Female" if actor % 8 < 3 else "Male" for actor in range(40)}  # 15 and 25
+    lines = "".join(f'{actor},30,"{sex}"\n' for actor, sex in sexes.items())
+    demographics = _write(tmp_path / "VideoDemographics.csv", '"ActorID","Age","Sex"\n' + lines)
+    tested = []
+    for fold in range(1, 6):
+        parts = split_cremad(_fake(FORTY), folds=5, fold=fold, seed=4, demographics_file=demographics)
+        actors = {split: set(part["actor"]) for split, part in parts.items()}
+        assert {split: len(found) for split, found in actors.items()} == {"train": 24, "validation": 8, "test": 8}
+        assert not actors["train"] & (actors["validation"] | actors["test"])
+        for split in ("validation", "test"):
+            assert sum(sexes[actor] == "Female" for actor in actors[split]) == 3
+        tested += sorted(actors["test"])
+        firsts = set(tested[:8])
+        assert (actors["validation"] == firsts) == (fold == 5)  # after the last comes the first
+    assert sorted(tested) == sorted(sexes)
+    again = split_cremad(_fake(FORTY), folds=5, fold=5, seed=4, demographics_file=demographics)
+    assert _names(again) == _names(parts)
+    with caplog.at_level(logging.INFO):
+        split_cremad(_fake(FORTY), folds=4, fold=4, demographics_file=tmp_path / "gone.csv")
+    assert "without the actors' sex" in caplog.text and "fold 4 of 4 by actor with seed 0: train 40" in caplog.text
+
+
+def test_folds_that_cannot_be_are_refused(tmp_path):
+    for settings, message in (
+        ({"folds": 2}, "folds is 2; .* 3 or more"),
+        ({"folds": 5, "fold": 6}, "fold is 6; .* from 1 to folds, 5"),
+        ({"folds": 50}, "40 actors cannot be dealt to 50 folds"),
+        ({"folds": 5, "train_file": "train.csv"}, "folds are given beside split lists"),
+        ({"folds": 5, "demographics_file": _write(tmp_path / "d.csv", "a,b\n1,2\n")}, "d.csv has no columns ActorID"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            split_cremad(_fake(FORTY), **settings)
+
+
+def test_lists_that_share_actors_are_told_of_with_how_many(tmp_path, caplog):
+    train = _write(tmp_path / "train.csv", "".join(f"{name},ANG\n" for name in ACTORS[:14]))  # 5 actors
+    test = _write(tmp_path / "test.csv", "".join(f"{name},ANG\n" for name in ACTORS[14:24]))  # 4 actors
+    with caplog.at_level(logging.WARNING):
+        split_cremad(_fake(ACTORS), train_file=train, test_file=test)
+    assert "1 of the 4 actors in the test list are in the train list too" in caplog.text
+    caplog.clear()
+    test = _write(tmp_path / "test.csv", "".join(f"{name},ANG\n" for name in ACTORS[15:24]))
+    with caplog.at_level(logging.WARNING):
+        split_cremad(_fake(ACTORS), train_file=train, test_file=test)
+    assert not caplog.text
+
+
 @pytest.mark.parametrize("fractions", [(0.0, 0.1), (0.1, 1.0), (0.5, 0.5)])
 def test_fractions_out_of_range(fractions):
     with pytest.raises(ValueError, match="fraction"):

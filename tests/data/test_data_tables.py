@@ -58,14 +58,14 @@ def test_string_labels_become_classes_over_all_splits(tmp_path):
 
 
 def test_missing_validation_split_is_drawn_stratified_and_seeded(tmp_path):
-    write_split(tmp_path / "set", "train", [5, -1] * 20)
+    write_split(tmp_path / "set", "train", [10, 9] * 20)
     splits = load(tmp_path / "set", validation_fraction=0.25, seed=3)
     again = load(tmp_path / "set", validation_fraction=0.25, seed=3)
     assert (len(splits["train"]), len(splits["validation"])) == (30, 10)
     assert "test" not in splits
     assert sum(splits["validation"]["kind"]) == 5
     assert splits["validation"]["kind"][:] == again["validation"]["kind"][:]
-    assert splits["train"].features["kind"].names == ["-1", "5"]
+    assert splits["train"].features["kind"].names == ["9", "10"]
 
 
 def test_max_train_samples_draws_a_stratified_part(tmp_path):

@@ -124,7 +124,7 @@ def test_file_without_counterpart_and_unknown_name(few, tmp_path, folder, name, 
 
 def test_six_real_pointers_and_their_remedy(shared_data, tmp_path, monkeypatch):
     clone = shared_data / "cremad_meta" / "unsmudged_clone"
-    monkeypatch.setattr("hf_relearn.data.cremad.map_unordered", None)  # nothing may be decoded
+    monkeypatch.setattr("hf_relearn.data.cremad.sample_frames", None)  # nothing may be decoded
     for _ in range(2):
         with pytest.raises(CremadDataError) as caught:
             prepare_cremad(clone, tmp_path)

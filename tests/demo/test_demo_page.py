@@ -11,7 +11,7 @@ from hf_relearn import FeaturesConfig, MultimodalForClassification, MultimodalPr
 from hf_relearn.models import MultimodalClassificationPipeline
 from hf_relearn.models.pipeline_multimodal import TASK
 
-pytest.importorskip("gradio", reason="gradio is absent: pip install '.[demo]'")
+gradio = pytest.importorskip("gradio", reason="gradio is absent: pip install '.[demo]'")
 
 from hf_relearn.demo.page import build_page, read_numbers  # noqa: E402
 
@@ -77,6 +77,20 @@ def test_features_are_read_as_json_or_rows(text, numbers):
 def test_other_texts_are_no_features(text):
     with pytest.raises(ValueError, match="modality 'gaze'"):
         read_numbers("gaze", text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 100_000, "[" * 100_000 + "]" * 100_000, "[1, 1e999]", f"[1, {10**400}]", "1, " + "9" * 10_000]
+    + ["1," + "2" * 200_000, "NaN, 1", "[Infinity, 1]", '{"a":' * 100_000, "[1, true, null]"],
+    ids=["open", "nested", "1e999", "10^400", "digits", "long", "nan", "infinity", "objects", "mixed"],
+)
+def test_absurd_features_are_answered_with_a_message(text):
+    page = page_of({"gaze": FeaturesConfig(input_size=2, architecture="mlp")})
+    (function,) = [block.fn for block in page.fns.values() if block.api_name == "classify"]
+    with pytest.raises(gradio.Error) as caught:
+        function(text)
+    assert "modality &#x27;gaze&#x27;" in str(caught.value) and len(str(caught.value)) < 400
 
 
 def test_a_model_of_one_modality_has_no_contributions():

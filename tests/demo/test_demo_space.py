@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import sys
 
 import pytest
 import yaml
@@ -56,8 +57,6 @@ def test_a_model_that_is_not_there_is_told(tmp_path, capsys):
 
 @pytest.mark.parametrize("command", ["demo", "space"])
 def test_without_gradio_the_extra_is_named(command, monkeypatch, capsys, model_folder):
-    from hf_relearn.cli import main as commands
-
-    monkeypatch.setattr(commands.COMMANDS[command], "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "gradio", None)
     assert main([command, str(model_folder)]) == 1
     assert "pip install 'hf_relearn[demo]'" in capsys.readouterr().err

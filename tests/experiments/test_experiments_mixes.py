@@ -104,6 +104,22 @@ def test_three_modalities_with_every_fusion(tables, tmp_path, run_here, fusion, 
     assert list(MultimodalProcessor.from_pretrained(output).inputs) == ["audio", "image", "text"]
 
 
+def test_spoilt_data_and_another_balancing_method_are_told_of_in_the_report(tables, tmp_path, run_here):
+    output = tmp_path / "run"
+    run_here(
+        "train_multimodal.py",
+        *("--dataset_name", str(tables["whole"]), "--output_dir", str(output), *THREE, *TINY),
+        *("--corrupt", "audio=noise:1.0", "text=missing:0.3", "labels:0.2", "--unimodal_loss_weight", "1"),
+        *("--relearn_strategy", "no", "--balancing", "mlb", "--balancing_options", "alpha=0.5"),
+    )
+    report, card = (output / "report.md").read_text(), (output / "README.md").read_text()
+    for line in ("audio has noise of 1 in all parts", "text has a share of 0.3 missing", "0.2 of the training labels"):
+        assert line in report and line in card, line
+    assert "| `balancing` | `mlb` |" in report and "alpha=0.5" in report
+    assert "| image: Shapley value of accuracy |" in report and "| expected calibration error |" in report
+    assert 0 <= json.loads((output / "all_results.json").read_text())["test_right_alone"] <= 1
+
+
 @pytest.mark.filterwarnings("ignore:chance alone explains", "ignore:the diagnosing part has no sample")
 def test_given_features_as_sequences_and_as_columns_of_numbers(tables, tmp_path, run_here):
     output = tmp_path / "run"

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from transformers import BertTokenizer
 
-from hf_relearn.experiments import ModelArguments, read_pairs
+from hf_relearn.experiments import ModelArguments
 from hf_relearn.experiments.modalities import build_word_tokenizer
+from hf_relearn.pairs import read_pairs
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
@@ -52,10 +53,10 @@ def test_flags_that_do_not_fit_together_are_refused(modality_arguments, flags, m
 
 
 def test_pairs_are_read_once_each():
-    assert read_pairs("columns", ["a=b", "c=d=e"]) == {"a": "b", "c": "d=e"}
-    assert read_pairs("columns", None) == {}
-    with pytest.raises(ValueError, match="--columns gives 'a' twice"):
-        read_pairs("columns", ["a=b", "a=c"])
+    assert read_pairs("--columns", ["a=b", "c=d=e"]) == {"a": "b", "c": "d=e"}
+    assert read_pairs("--columns", None) == {}
+    with pytest.raises(ValueError, match="--columns names 'a' twice"):
+        read_pairs("--columns", ["a=b", "a=c"])
 
 
 def test_model_flags_become_arguments_of_from_backbones():

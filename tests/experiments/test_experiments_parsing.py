@@ -1,11 +1,16 @@
 """Flags, presets and YAML files of the recipes."""
 
+import dataclasses
+import re
 import runpy
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from transformers import TrainingArguments
 
 from hf_relearn import RelearnTrainingArguments
 from hf_relearn.experiments import (
@@ -16,6 +21,11 @@ from hf_relearn.experiments import (
     find_backbone,
     parse_recipe_arguments,
 )
+from hf_relearn.experiments.model_arguments import FUSIONS
+from hf_relearn.experiments.parsing import CommonTrainingArguments
+from hf_relearn.models.configuration_multimodal import FUSION_OPTIONS
+
+RECIPES = Path(__file__).parents[2] / "recipes"
 
 
 @dataclass
@@ -24,20 +34,20 @@ class DataArguments:
     data_dir: str | None = field(default=None, metadata={"help": "Where the data are."})
 
 
-TYPES = (DataArguments, RunArguments, ModelArguments, InputArguments, RelearnTrainingArguments)
+TYPES = (DataArguments, RunArguments, ModelArguments, InputArguments)
 
 
 def parse(*argv):
     def defaults(chosen):
         return {"learning_rate": 0.5, "num_train_epochs": 7, "output_dir": "out", **PRESETS[chosen.preset]}
 
-    return parse_recipe_arguments(TYPES, defaults, "A recipe.", ["--use_cpu", *argv])
+    return parse_recipe_arguments(TYPES, defaults, "A recipe.", ["--use_cpu", *argv])[:-1]
 
 
 def test_default_preset_is_balanced():
     _, run, model, _, args = parse()
-    assert (run.preset, model.unimodal_loss_weight, args.relearn_alpha) == ("balanced", 1.0, "0.9")
-    assert (args.diagnosis_source, args.learning_rate, args.num_train_epochs) == ("eval", 0.5, 7)
+    assert (run.preset, model.unimodal_loss_weight, args.relearn_strength) == ("balanced", 1.0, "gate")
+    assert (args.max_grad_norm, args.learning_rate, args.num_train_epochs) == (0.0, 0.5, 7)
 
 
 def test_preset_from_yaml_chooses_the_defaults(tmp_path):
@@ -59,13 +69,15 @@ def test_flags_win_over_yaml_which_wins_over_presets(tmp_path):
         ("relearn_alfa: 0.3", "unknown key 'relearn_alfa'; did you mean 'relearn_alpha'?"),
         ("- a list", "holds a list"),
         ("a: [", "is not valid YAML"),
+        ("diagnosis_return: true", "there is no 'diagnosis_return' any more: use --diagnosis_source eval"),
     ],
 )
 def test_bad_yaml_is_refused_with_its_reason(tmp_path, capsys, text, message):
     (tmp_path / "run.yaml").write_text(text)
     with pytest.raises(SystemExit):
         parse("--config", str(tmp_path / "run.yaml"))
-    assert message in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -73,40 +85,84 @@ def test_bad_yaml_is_refused_with_its_reason(tmp_path, capsys, text, message):
     [
         (["--config", "absent.yaml"], "absent.yaml: no such file"),
         (["--preset", "papr"], "invalid choice: 'papr'"),
+        (["--diagnosis_return"], "there is no --diagnosis_return any more: use --diagnosis_source eval"),
         (["--relearn_alpha", "2"], "--relearn_alpha is '2'"),
-        (["--relearn_strategi", "no", "--no_such_flag"], "unrecognized arguments"),
+        (["--no_such_flag", "1"], "unknown flag --no_such_flag"),
+        (["--relearn_lamda", "2"], "unknown flag --relearn_lamda; did you mean --relearn_lambda?"),
+        (["--seed", "1", "stray"], "'stray' belongs to no flag"),
         (["--spectrogram_size", "64"], "--spectrogram_size takes height and width"),
     ],
 )
 def test_bad_flags_are_refused_with_their_reason(capsys, argv, message):
     with pytest.raises(SystemExit):
         parse(*argv)
-    assert message in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+def help_text(capsys, *argv) -> str:
+    with pytest.raises(SystemExit) as end:
+        parse(*argv)
+    assert end.value.code == 0
+    return capsys.readouterr().out
+
+
+def shown_flags(text: str) -> list[str]:
+    return re.findall(r"^  (?:-h, )?--(\w+)", text, flags=re.MULTILINE)
 
 
 def test_help_shows_groups_and_the_defaults_that_hold(capsys):
-    with pytest.raises(SystemExit):
-        parse("--help", "--preset", "paper")
-    text = capsys.readouterr().out
+    text = help_text(capsys, "--help", "--preset", "paper")
     groups = ("data:", "run:", "model:", "diagnosing and re-learning:", "training (transformers.TrainingArguments):")
     places = [text.index(f"\n{group}") for group in groups]
     assert places == sorted(places)
     assert places[3] < text.index("--relearn_lambda") < places[4] < text.index("--learning_rate")
-    learning_rate = " ".join(text[text.index("--learning_rate") :].split())
+    learning_rate = " ".join(text[text.index("--learning_rate FLOAT") :].split())
     assert "(default: 0.5)" in learning_rate[:200]
     sampling = " ".join(text[text.index("--diagnosis_sampling") :].split())
     assert "(default: all)" in sampling[:500]
 
 
+def test_help_shows_the_flags_that_people_use_and_help_all_every_one(capsys):
+    short, full = shown_flags(help_text(capsys, "--help")), shown_flags(help_text(capsys, "--help_all"))
+    fields = {item.name: item for item in dataclasses.fields(RelearnTrainingArguments)}
+    of_transformers = {item.name for item in dataclasses.fields(TrainingArguments)}
+    for flags in (short, full):
+        assert len(flags) == len(set(flags))
+    assert len(set(short) & of_transformers) == 15
+    assert set(fields) - of_transformers <= set(short) < set(full)
+    assert set(fields) <= set(full)
+
+
+def test_help_shows_the_defaults_of_transformers():
+    theirs = {item.name: item for item in dataclasses.fields(TrainingArguments)}
+    for item in dataclasses.fields(CommonTrainingArguments):
+        if item.name not in ("report_to", "lr_scheduler_type", "bf16"):
+            assert item.default == theirs[item.name].default, item.name
+
+
+def test_help_of_a_recipe_comes_without_the_heavy_libraries():
+    code = (
+        "import runpy, sys; sys.argv = ['recipe', '--help']\n"
+        f"try: runpy.run_path({str(RECIPES / 'train_multimodal.py')!r}, run_name='__main__')\n"
+        "except SystemExit: print(*sys.modules)"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120).stdout.split()
+    assert "--fusion" in loaded and not {"torch", "datasets", "sklearn"} & set(loaded)
+
+
+def test_fusions_offered_are_those_of_the_model():
+    assert FUSIONS == tuple(FUSION_OPTIONS)
+
+
 def test_shipped_yaml_fits_its_recipe(tmp_path):
-    recipes = Path(__file__).parents[2] / "recipes"
-    recipe = runpy.run_path(str(recipes / "train_cremad.py"))
-    types = (recipe["DataArguments"], RunArguments, recipe["BackboneArguments"], RelearnTrainingArguments)
-    argv = ["--config", str(recipes / "configs" / "cremad_paper.yaml"), "--use_cpu", "--output_dir", str(tmp_path)]
-    data, run, backbones, args = parse_recipe_arguments(types, recipe["defaults"], "", argv)
+    recipe = runpy.run_path(str(RECIPES / "train_cremad.py"))
+    types = (recipe["DataArguments"], RunArguments, recipe["BackboneArguments"])
+    argv = ["--config", str(RECIPES / "configs" / "cremad_paper.yaml"), "--use_cpu", "--output_dir", str(tmp_path)]
+    data, run, backbones, args, _ = parse_recipe_arguments(types, recipe["defaults"], "", argv)
     assert (run.preset, data.validation_file, args.diagnosis_source) == ("paper", "val.csv", "eval")
     # What the paper's code sets for CREMA-D.
     assert (args.learning_rate, args.optim, args.optim_args, args.weight_decay) == (2e-3, "sgd", "momentum=0.9", 1e-4)
     assert (args.per_device_train_batch_size, args.num_train_epochs, args.relearn_interval) == (64, 90, 20)
-    folder = find_backbone(backbones.audio_model_name_or_path, recipes)
-    assert Path(folder) == recipes / "backbones" / "resnet-18-spectrogram"
+    folder = find_backbone(backbones.audio_model_name_or_path, RECIPES)
+    assert Path(folder) == RECIPES / "backbones" / "resnet-18-spectrogram"

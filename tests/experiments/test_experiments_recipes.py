@@ -1,5 +1,6 @@
 """The recipes, run as a user runs them."""
 
+import json
 import os
 import re
 import subprocess
@@ -66,23 +67,21 @@ def test_cremad_recipe_ends_with_a_model_that_loads_and_a_report(corpus, tmp_pat
     assert model.config.id2label[0] == "neutral"
 
 
-def test_compare_puts_the_arms_side_by_side(corpus, tmp_path):
+def test_compare_trains_every_arm_on_the_same_samples(corpus, tmp_path):
     output = tmp_path / "run"
-    run_recipe(
+    text = run_recipe(
         "train_cremad.py",
         *("--data_dir", str(corpus), "--cache_dir", str(tmp_path / "cache"), "--output_dir", str(output), "--compare"),
-        *("--num_train_epochs", "2", "--relearn_interval", "1", "--preset", "paper", "--diagnosis_fraction", "0.2"),
-        *(*SMALL, *TINY),
+        *("--compare_arms", "joint", "paper", "--compare_seeds", "1", "--compare_jobs", "2"),
+        *("--num_train_epochs", "2", "--relearn_interval", "1", *SMALL, *TINY),
     )
-    comparison = (output / "comparison.md").read_text()
-    for arm in ("joint", "joint, all data", "re-learnt"):
-        assert f"**{arm}**" in comparison
-    assert "heads alone" not in comparison
-    assert (output / "figures" / "comparison.png").is_file()
-    # 5 actors of 16 clips: 3 train, of whose 48 clips the diagnosing part takes 10.
-    assert [cells for cells in comparison.splitlines() if "38" in cells and "48" in cells]
-    assert len(history(output / "re_learnt")) == 1
-    assert history(output / "joint") == []
+    assert "Run 2 of 2 (" in text and "no difference can be told from chance" in (output / "comparison.md").read_text()
+    results = [json.loads((output / arm / "seed-42" / "result.json").read_text()) for arm in ("joint", "paper")]
+    # 5 actors of 16 clips, of whom 3 train; none of their clips is held out to diagnose.
+    assert [result["train_size"] for result in results] == [48, 48]
+    assert history(output / "joint" / "seed-42") == []
+    (point,) = [record for record in history(output / "paper" / "seed-42") if record["kind"] == "point"]
+    assert point["diagnosis_size"] == 16
 
 
 def test_resuming_from_the_last_checkpoint_gives_the_same_model(corpus, tmp_path):
@@ -109,9 +108,11 @@ def test_a_folder_with_another_run_is_not_overwritten(corpus, tmp_path):
     output = tmp_path / "run"
     (output / "checkpoint-7").mkdir(parents=True)
     flags = ["--data_dir", str(corpus), "--cache_dir", str(tmp_path / "cache"), *SMALL, *TINY]
-    process = start_recipe("train_cremad.py", *flags, "--output_dir", str(output))
-    assert process.returncode != 0
-    assert "holds checkpoints of an earlier run" in process.stderr
+    accelerate = (sys.executable, "-m", "accelerate.commands.launch", "--quiet", "--cpu")
+    process = start_recipe("train_cremad.py", *flags, "--output_dir", str(output), launcher=accelerate)
+    assert process.returncode == 1
+    assert "Traceback" not in process.stderr
+    assert process.stderr.splitlines()[-1].startswith("train_cremad.py: error: --output_dir")
     assert [path.name for path in output.iterdir()] == ["checkpoint-7"]
 
 

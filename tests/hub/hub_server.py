@@ -196,7 +196,9 @@ class _Handler(BaseHTTPRequestHandler):
         except yaml.YAMLError:
             valid = False
         errors = [] if valid else [{"message": "the metadata are no YAML mapping"}]
-        self._answer(200 if valid else 400, {"errors": errors, "warnings": []})
+        if valid and front is not None and yaml.safe_load(front[1]).get("license") == "mine":
+            errors = [{"message": '"license" must be one of [apache-2.0, mit, ...]'}]
+        self._answer(400 if errors else 200, {"errors": errors, "warnings": []})
 
     def preupload(self, body: bytes, repo_id: str, revision: str) -> None:
         if (repository := self._repository(repo_id)) is not None:

@@ -90,7 +90,27 @@ def test_an_index_of_weights_cannot_climb_out_of_its_folder(client, hub, honest,
     for loader in ("ours", "auto"):
         assert "'../outside.safetensors', which lies outside its folder" in client(error_of, loader, str(folder))
     hub.put(f"{USER}/climbing", files)
-    assert client(error_of, "ours", f"{USER}/climbing").startswith("ValueError: Invalid filename")
+    assert "'../outside.safetensors', which lies outside its folder" in client(error_of, "ours", f"{USER}/climbing")
+
+
+def test_an_index_and_an_adapter_of_the_hub_name_safetensors_only(client, hub, honest, tmp_path):
+    ran = tmp_path / "ran"
+    files = {name: data for name, data in honest.items() if name != "model.safetensors"}
+    index = {"metadata": {}, "weight_map": {"classifier.weight": "pytorch_model.bin"}}
+    files["model.safetensors.index.json"] = json.dumps(index).encode()
+    files["pytorch_model.bin"] = pickle.dumps(Bomb(ran))
+    hub.put(f"{USER}/indexed", files)
+    adapter = {"base_model_name_or_path": f"{USER}/indexed", "peft_type": "LORA"}
+    weights = honest["model.safetensors"]
+    for name, base in (("adapted", f"{USER}/indexed"), ("local", str(tmp_path))):
+        content = json.dumps({**adapter, "base_model_name_or_path": base}).encode()
+        hub.put(f"{USER}/{name}", {"adapter_config.json": content, "adapter_model.safetensors": weights})
+    hub.put(f"{USER}/pickled-adapter", {"adapter_config.json": json.dumps(adapter).encode()})
+    for name in ("indexed", "adapted"):
+        assert "names the file 'pytorch_model.bin'" in client(error_of, "ours", f"{USER}/{name}")
+    assert "of this machine as its base" in client(error_of, "ours", f"{USER}/local")
+    assert "an adapter without adapter_model.safetensors" in client(error_of, "ours", f"{USER}/pickled-adapter")
+    assert not ran.exists()
 
 
 @pytest.mark.parametrize("name", ["../../etc", "/etc", "a/b", "..", "labels"])

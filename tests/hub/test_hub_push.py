@@ -2,7 +2,9 @@
 
 import re
 import shlex
+import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 from hub_client import pull, push, stage_tiny, train
@@ -11,6 +13,7 @@ from hub_server import TOKEN, USER, Fault
 from hf_relearn.hub.upload import PushError, push_command, push_folder
 
 CODE = {
+    "configuration_limits.py",
     "configuration_multimodal.py",
     "modeling_attention.py",
     "modeling_backbones.py",
@@ -24,16 +27,20 @@ CODE = {
     "modeling_pooling.py",
     "modeling_pretrained.py",
     "modeling_probe.py",
+    "modeling_seeds.py",
     "modeling_towers.py",
+    "modeling_weights.py",
     "pipeline_multimodal.py",
     "processing_augmentation.py",
     "processing_defaults.py",
+    "processing_downloads.py",
     "processing_features.py",
     "processing_images.py",
     "processing_media.py",
     "processing_multimodal.py",
     "processing_pretrained.py",
     "processing_sounds.py",
+    "processing_sources.py",
     "processing_text.py",
 }
 MODEL = {"config.json", "model.safetensors", "processor_config.json"}
@@ -132,6 +139,13 @@ def test_what_does_not_pass_ends_in_one_message(client, hub, staged, fault, said
         result = client(push, str(staged), f"{USER}/down")
     assert said in result["error"]
     assert len(result["logged"]) == 2  # the tries between
+
+
+def test_a_card_that_the_hub_refuses_is_told_by_its_reason(client, hub, staged, tmp_path):
+    folder = Path(shutil.copytree(staged, tmp_path / "copy"))
+    (folder / "README.md").write_text("---\nlicense: mine\n---\n\n# A model\n")
+    result = client(push, str(folder), f"{USER}/licence")
+    assert '"license" must be one of [apache-2.0' in result["error"] and result["command"] in result["error"]
 
 
 def test_an_offline_client_says_that_it_is_offline(staged):

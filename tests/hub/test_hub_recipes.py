@@ -4,16 +4,13 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from hub_client import pull_files
 from hub_server import TOKEN, USER
 from test_hub_push import CODE, MODEL, RUN, assert_nothing_local, figures_shown
-from tiny import training_arguments
 
 from hf_relearn.data import build_sample_corpus
-from hf_relearn.experiments import arms
 from hf_relearn.hub.upload import PUSH_FAILED_EXIT_CODE
 
 ROOT = Path(__file__).parents[2]
@@ -74,22 +71,8 @@ def test_a_recipe_whose_push_fails_finishes_and_says_so_by_its_exit(hub, corpus,
     assert set(files) == MODEL | RUN | CODE | figures_shown(files)
 
 
-@pytest.mark.parametrize("name", [None, "ann/given"])
-def test_of_a_comparison_only_the_relearnt_model_is_pushed(tmp_path, monkeypatch, name):
-    seen = {}
-
-    def run(experiment, args, diagnosis):
-        seen[experiment] = (args.push_to_hub, args.hub_model_id)
-        trainer = SimpleNamespace(state=SimpleNamespace(log_history=[]), push_failure="it failed")
-        return SimpleNamespace(trainer=trainer, results={}, diagnoses=[], train_size=1, seconds=0.0)
-
-    planned = {arm: arms.Arm("", arm, diagnosis=True) for arm in ("joint", "re-learnt")}
-    monkeypatch.setattr(arms, "plan_arms", lambda experiment, args: planned)
-    monkeypatch.setattr(arms, "run_experiment", run)
-    monkeypatch.setattr(arms, "write_comparison", lambda *args, **kwargs: tmp_path)
-    args = training_arguments(tmp_path / "run", push_to_hub=True, hub_model_id=name)
-    experiment = SimpleNamespace(test="a split", title="", notes=())
-    with pytest.raises(SystemExit) as exit:
-        arms.run_or_compare(experiment, SimpleNamespace(compare=True), args)
-    assert exit.value.code == PUSH_FAILED_EXIT_CODE
-    assert seen == {"joint": (False, name or "run"), "re-learnt": (True, name or "run")}
+def test_a_comparison_pushes_nothing_and_says_so_before_it_trains(corpus, tmp_path, client_environment):
+    process = run_recipe(corpus, tmp_path / "run", client_environment, "--compare")
+    assert process.returncode == 1
+    assert "--compare pushes nothing: train the arm that you want by itself" in process.stderr
+    assert not (tmp_path / "run").exists()

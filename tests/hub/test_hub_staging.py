@@ -115,3 +115,33 @@ def test_training_arguments_are_shared_without_folders_and_tokens(tmp_path):
     assert shared["seed"] == 7 and shared["relearn_lambda"] == 3.0
     assert not [name for name in shared if name.startswith(("hub_", "push_to_hub", "output_dir"))]
     assert token not in json.dumps(shared) and str(tmp_path) not in json.dumps(shared)
+
+
+@pytest.mark.parametrize(
+    "what", ["caption", "figures", "README.md", "relearn_history.jsonl", "training_arguments.json"]
+)
+def test_links_out_of_the_folder_are_not_followed(saved, tmp_path, what):
+    outside = tmp_path / "outside" / what
+    outside.parent.mkdir()
+    (saved / what).rename(outside)
+    (saved / what).symlink_to(outside)
+    gathered = stage(saved, tmp_path / "staged")
+    assert not [name for name in gathered if name.startswith(what)]
+    assert "model-00001-of-00002.safetensors" in gathered
+
+
+def test_links_within_the_folder_are_followed(saved, tmp_path):
+    (saved / "caption").rename(saved / "tokenizer")
+    (saved / "caption").symlink_to(saved / "tokenizer")
+    link = tmp_path / "link"
+    link.symlink_to(saved)
+    assert "caption/vocab.txt" in stage(link, tmp_path / "staged")
+
+
+def test_weights_behind_a_link_out_of_the_folder_are_not_pushed(saved, tmp_path):
+    for path in saved.glob("*.safetensors"):
+        path.rename(tmp_path / path.name)
+        path.symlink_to(tmp_path / path.name)
+    (saved / "model.safetensors.index.json").unlink()
+    with pytest.raises(ValueError, match="holds no weights as safetensors"):
+        stage(saved, tmp_path / "staged")

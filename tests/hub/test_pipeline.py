@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,9 +24,10 @@ from tokenizers_of_words import bert_like
 from transformers import BertConfig, pipeline
 
 from hf_relearn import MultimodalForClassification, MultimodalProcessor
-from hf_relearn.models import pipeline_multimodal
+from hf_relearn.models import processing_downloads
 
 TASK = "multimodal-classification"
+IP = "127.0.0.1"
 
 
 def sample(seed: int) -> dict:
@@ -53,7 +55,7 @@ def with_code(folder, tmp_path_factory) -> Path:
     """The model beside the code that loads it and its pipeline, as a repository of the Hub holds it."""
     target = tmp_path_factory.mktemp("repository") / "model"
     shutil.copytree(folder, target)
-    for path in Path(pipeline_multimodal.__file__).parent.glob("*_*.py"):
+    for path in Path(processing_downloads.__file__).parent.glob("*_*.py"):
         if path.name != "__init__.py":
             shutil.copy(path, target)
     auto_map = {
@@ -79,6 +81,9 @@ def wav(seconds: float = 0.2) -> bytes:
     return file.getvalue()
 
 
+stopped = threading.Event()  # set when the tests are over
+
+
 class Site(BaseHTTPRequestHandler):
     """A web server with a sound, and what should not be swallowed."""
 
@@ -87,6 +92,16 @@ class Site(BaseHTTPRequestHandler):
             self.send(200, wav())
         elif self.path == "/moved":
             self.send(302, b"", Location="/clip.wav")
+        elif self.path == "/heavy":  # a redirect with a body that never ends
+            self.send_response(302)
+            self.send_header("Location", "/clip.wav")
+            self.end_headers()
+            self.pour(1 << 16)
+        elif self.path == "/circle":
+            self.send(302, b"", Location="/circle")
+        elif self.path == "/slow":  # headers without an end, each in time
+            self.send_response(200)
+            self.pour_headers()
         elif self.path == "/elsewhere":
             self.send(302, b"", Location="file:///etc/hostname")
         elif self.path == "/packed":
@@ -94,13 +109,24 @@ class Site(BaseHTTPRequestHandler):
         elif self.path == "/endless":
             self.send_response(200)
             self.end_headers()
-            try:
-                while True:
-                    self.wfile.write(bytes(1 << 16))
-            except OSError:
-                pass  # the reader has had enough
+            self.pour(1 << 16)
         else:
             self.send(404, b"")
+
+    def pour(self, size: int) -> None:
+        try:
+            while True:
+                self.wfile.write(bytes(size))
+        except OSError:
+            pass  # the reader has had enough
+
+    def pour_headers(self) -> None:
+        try:
+            self.flush_headers()
+            while not stopped.wait(0.05):
+                self.wfile.write(b"X-More: 1\r\n")
+        except OSError:
+            pass
 
     def send(self, status: int, content: bytes, **headers: str) -> None:
         self.send_response(status)
@@ -119,19 +145,43 @@ def site() -> Iterator[str]:
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
+        stopped.set()
         server.shutdown()
 
 
 @pytest.mark.parametrize(
     "imports",
-    ["import hf_relearn, sys; assert 'torch' not in sys.modules; from transformers import pipeline"]
-    + ["from transformers import pipeline; import hf_relearn"],
-    ids=["package first", "transformers first"],
+    [
+        "import hf_relearn.models; from transformers import pipeline",
+        "from transformers import pipeline; import hf_relearn.models",
+        "import hf_relearn, transformers; from transformers import pipeline; import hf_relearn.models",
+        "from hf_relearn import MultimodalForClassification; from transformers import pipeline",
+        "import transformers, hf_relearn; pipeline = transformers.pipeline",
+    ],
 )
-def test_plain_import_of_the_package_is_enough(folder, imports):
-    code = f"{imports}; print(type(pipeline({TASK!r}, model={str(folder)!r})).__name__)"
+def test_registration_works_in_every_import_order(folder, imports):
+    code = f"""import sys
+{imports}
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoProcessor
+for auto in (AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoProcessor):
+    print(type(auto.from_pretrained({str(folder)!r})).__name__)
+print(type(pipeline({TASK!r}, model={str(folder)!r})).__name__)"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    assert done.stdout.strip() == "MultimodalClassificationPipeline", done.stderr
+    assert done.stdout.split() == [
+        "MultimodalConfig",
+        "MultimodalModel",
+        "MultimodalForClassification",
+        "MultimodalProcessor",
+        "MultimodalClassificationPipeline",
+    ], done.stderr
+
+
+def test_the_package_alone_is_light():
+    code = (
+        "import sys; before = sys.meta_path[:]; import hf_relearn; assert sys.meta_path == before; print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert not {"torch", "transformers", "numpy", "datasets"} & set(done.stdout.split()), done.stderr
 
 
 def test_without_the_package_the_code_of_a_repository_gives_the_same(classify, with_code, tmp_path):
@@ -206,29 +256,44 @@ def test_files_and_common_names_of_modalities(classify, tmp_path):
 def test_addresses_are_fetched(classify, site, tmp_path):
     (tmp_path / "clip.wav").write_bytes(wav())
     expected = classify({**sample(0), "audio": str(tmp_path / "clip.wav")})
-    assert classify({**sample(0), "audio": f"{site}/clip.wav"}) == expected
-    assert classify({**sample(0), "audio": f"{site}/moved"}) == expected
+    for address in (f"{site}/clip.wav", f"{site}/moved", f"{site}/heavy", f"{site}/clip.wav".replace(IP, "localhost")):
+        assert classify({**sample(0), "audio": address}, allow_private_addresses=True) == expected
 
 
 @pytest.mark.parametrize(
     ("page", "reason"),
     [
         ("missing.wav", "the server answered 404"),
-        ("elsewhere", "cannot be fetched"),
+        ("elsewhere", "cannot be fetched .*file:/+etc/hostname, which is no http"),
+        ("circle", "cannot be fetched .*more than 10 redirects"),
         ("packed", "comes compressed"),
         ("endless", "larger than 1,000,000 bytes"),
     ],
 )
 def test_what_is_not_fetched_is_named(classify, site, page, reason, monkeypatch):
-    bounded = partial(pipeline_multimodal.download, max_bytes=1_000_000)
+    bounded = partial(processing_downloads.download, max_bytes=1_000_000)
     monkeypatch.setattr("hf_relearn.models.pipeline_multimodal.download", bounded)
     with pytest.raises(ValueError, match=f"sample 1: modality 'audio': {site}/{page}: {reason}"):
-        classify([sample(0), {**sample(1), "audio": f"{site}/{page}"}])
+        classify([sample(0), {**sample(1), "audio": f"{site}/{page}"}], allow_private_addresses=True)
 
 
-def test_a_transfer_that_takes_too_long_ends(classify, site):
-    with pytest.raises(ValueError, match="longer than 0.2 seconds|larger than"):
-        classify({**sample(0), "audio": f"{site}/endless"}, timeout=0.2)
+@pytest.mark.parametrize("page", ["endless", "slow"])
+def test_a_transfer_that_takes_too_long_ends(classify, site, page):
+    start = time.monotonic()
+    with pytest.raises(ValueError, match="longer than 0.3 seconds|larger than"):
+        classify({**sample(0), "audio": f"{site}/{page}"}, timeout=0.3, allow_private_addresses=True)
+    assert time.monotonic() - start < 3
+
+
+@pytest.mark.parametrize(
+    "host",
+    [IP, "localhost", "[::1]", "2130706433", "0x7f.1", "[::ffff:127.0.0.1]", "10.1.2.3", "192.168.0.1", "0.0.0.0"]
+    + ["169.254.169.254", "[fe80::1]", "[fd00::1]", "224.0.0.1"],
+)
+def test_addresses_of_private_networks_are_refused(classify, site, host):
+    port = site.rpartition(":")[2]
+    with pytest.raises(ValueError, match="an address of this machine or of a private network"):
+        classify({**sample(0), "audio": f"http://{host}:{port}/clip.wav"})
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])

@@ -340,6 +340,9 @@ def test_only_the_modality_that_is_not_finite_sits_out(parts, estimator):
     with pytest.warns(DiagnosisWarning, match=r"'hard', diagnosing part: features of 30 of 120 .*25\.0%.*left out"):
         found = diagnose(**parts, estimator=estimator, nonfinite="skip")
     assert found == diagnose(**alone, estimator=estimator)
+    parts["train_features"]["easy"] = np.full((200, 6), np.inf)
+    with pytest.warns(DiagnosisWarning, match="left out"):
+        assert diagnose(**parts, estimator=estimator, nonfinite="skip") == {}
 
 
 @pytest.mark.parametrize("estimator", ["purity", "separability"])
@@ -349,7 +352,7 @@ def test_an_outlier_that_decides_the_scale_is_warned_of(parts, estimator, part):
     features[17, 1:4] = 1e20
     parts[f"{part}_features"]["easy"] = features
     name = {"train": "training", "val": "diagnosing"}[part]
-    with pytest.warns(DiagnosisWarning, match=f"'easy', {name} part: in 3 of 6 dimensions fewer than 1 %") as caught:
+    with pytest.warns(DiagnosisWarning, match=f"'easy', {name} part: in 3 of 6 dimensions at most 1 %") as caught:
         diagnose(**parts, estimator=estimator)
     assert len(caught) == 1
 

@@ -209,14 +209,15 @@ def test_half_precision_is_computed_in_float32(dtype):
     assert found == separability(train.float().numpy(), labels, val.float().numpy(), val_labels)
 
 
-def test_an_outlier_does_not_decide_the_scale():
-    (train, labels), (val, val_labels) = draw(200), draw(100, seed=1)
+@pytest.mark.parametrize("size", [40, 400])
+def test_an_outlier_does_not_decide_the_scale(size):
+    (train, labels), (val, val_labels) = draw(size, 2), draw(100, 2, seed=1)
     expected = separability(train, labels, val, val_labels)
     for part in (train, val):
         part[3] = 1e20
     found = separability(train, labels, val, val_labels)
-    assert found.train == pytest.approx(expected.train, abs=0.02)
-    assert found.val == pytest.approx(expected.val, abs=0.02)
+    assert min(expected.train, expected.val) > 0.95
+    assert min(found.train, found.val) > 0.9  # 0.5 if the others shrink to one point
 
 
 def test_a_feature_that_few_samples_have_is_no_outlier():
@@ -247,6 +248,7 @@ def test_two_to_many_samples_stay_exact_in_pieces():
         ({"val_features": np.zeros((50, 3))}, "training part has features of 12 dimensions, the diagnosing part of 3"),
         ({"train_labels": np.arange(80)}, "not one of 80 classes has two training samples and a held-out one"),
         ({"val_labels": np.full(50, 77)}, "not one of 6 classes"),
+        ({"max_samples": 0}, "max_samples must be at least 1, but is 0"),
         ({"val_labels": np.full(50, -100)}, "all 50 labels of the diagnosing part are -100"),
     ],
 )

@@ -78,7 +78,7 @@ def test_a_name_that_cannot_be_a_prefix_is_refused(name):
         MultimodalConfig(modalities={name: modality()})
 
 
-@pytest.mark.parametrize("name", ["labels", "keys", "items", "training", "forward"])
+@pytest.mark.parametrize("name", ["labels", "fused", "keys", "items", "training", "forward"])
 def test_a_reserved_name_is_refused(name):
     with pytest.raises(ValueError, match=f"'{name}' is reserved"):
         MultimodalConfig(modalities={name: modality()})

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from families import families
 from tiny import moved_back
 from tiny_backbones import BACKBONES, Backbone
 from torch import Tensor, nn
@@ -122,7 +123,7 @@ def check_diagnosis(model: MultimodalForClassification, backbone: Backbone) -> N
 
 @pytest.mark.filterwarnings("ignore::hf_relearn.method.diagnosis.DiagnosisWarning")  # the features mean nothing
 @pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask")  # WavLM in transformers
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", families(BACKBONES))
 def test_backbone(name, tmp_path):
     if name == "timm":
         pytest.importorskip("timm", reason="backbones of timm need the package timm (and torchvision)")

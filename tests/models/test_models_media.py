@@ -9,7 +9,8 @@ import soundfile
 import torch
 from PIL import Image
 
-from hf_relearn.models.processing_media import MediaError, load_audio, load_image, resample
+from hf_relearn.models.processing_media import load_audio, load_image, resample
+from hf_relearn.models.processing_sources import MediaError
 
 RATE = 16000
 
@@ -133,20 +134,27 @@ def test_unreadable_sounds_are_named(tmp_path):
     broken.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
     silent = tmp_path / "picture.png"
     Image.new("RGB", (4, 4)).save(silent)
+    film = tmp_path / "film.mp4"
+    with av.open(str(film), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width = stream.height = 32
+        for part in (av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8)), None):
+            container.mux(stream.encode(part))
     empty = tmp_path / "empty.wav"
     empty.write_bytes(encoded(sine()[:0]))
     cases = [
         (broken, "broken.wav: not a readable sound"),
         ({"bytes": b"noise", "path": "row 7.wav"}, "row 7.wav: not a readable sound"),
         (b"", "bytes in memory: not a readable sound"),
-        (silent, r"picture.png: holds no sound"),
+        (silent, r"picture.png: not a readable sound"),
+        (film, "film.mp4: holds no sound"),
         (empty, "empty.wav: the sound has zero length"),
         ([], "the sound has zero length"),
         (tmp_path / "absent.wav", "absent.wav: no such file"),
         (tmp_path, "no such file"),
         ({"bytes": None, "path": None}, "a sound is a mapping with bytes, path: it needs 'bytes' or 'path'"),
-        ({"array": [0.0, 1.0]}, "sampling_rate None"),
-        ({"array": [0.0, 1.0], "sampling_rate": 0}, "sampling_rate 0"),
+        ({"array": [0.0, 1.0]}, "sampling_rate is None"),
+        ({"array": [0.0, 1.0], "sampling_rate": 0}, "sampling_rate is 0 Hz"),
         ([0.0, float("nan")], "not finite"),
         (encoded(np.full(100, np.inf, np.float32), subtype="FLOAT"), "not finite"),
         (np.zeros((5000, 2)), r"array of shape \(5000, 2\), not \(samples,\)"),
@@ -224,7 +232,7 @@ def test_unreadable_images_are_named(tmp_path):
     file.write_bytes(cut.getvalue()[:600])
     cases = [
         (file, "cut.png: not a readable image"),
-        ({"bytes": b"noise", "path": "row 3.jpg"}, "row 3.jpg: not an image, or of a format"),
+        ({"bytes": b"noise", "path": "row 3.jpg"}, "row 3.jpg: not an image, or not of a format"),
         (tmp_path / "absent.png", "absent.png: no such file"),
         ({"path": None}, "an image is a mapping with path"),
         (np.zeros((4, 4)), "float64, but needs .* uint8"),
@@ -245,8 +253,8 @@ def test_files_are_closed(tmp_path):
     handles = []
     original = Image.open
 
-    def spy(source):
-        handles.append(original(source))
+    def spy(*args, **kwargs):
+        handles.append(original(*args, **kwargs))
         return handles[-1]
 
     with pytest.MonkeyPatch.context() as patch:

@@ -10,9 +10,9 @@ from transformers import Wav2Vec2FeatureExtractor
 
 from hf_relearn import MultimodalForClassification, MultimodalProcessor
 from hf_relearn.models.processing_images import ImageInput
-from hf_relearn.models.processing_media import MediaError
 from hf_relearn.models.processing_pretrained import from_settings
 from hf_relearn.models.processing_sounds import SpectrogramInput, WaveformInput
+from hf_relearn.models.processing_sources import MediaError
 
 build = MultimodalForClassification.from_backbones
 IMAGE_SETTINGS = {

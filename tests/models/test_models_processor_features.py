@@ -9,7 +9,7 @@ from transformers import Wav2Vec2FeatureExtractor
 
 from hf_relearn import Augmentation, MultimodalProcessor
 from hf_relearn.models.processing_features import FeaturesInput
-from hf_relearn.models.processing_media import RawValueError
+from hf_relearn.models.processing_sources import RawValueError
 
 PLAIN = {"image_processor_type": "ViTImageProcessorPil", "size": {"height": 8, "width": 8}}
 

@@ -20,7 +20,7 @@ from transformers import (
 
 from hf_relearn import MultimodalConfig, MultimodalProcessor
 from hf_relearn.models import ModalityConfig
-from hf_relearn.models.processing_media import RawValueError
+from hf_relearn.models.processing_sources import RawValueError
 from hf_relearn.models.processing_text import TextInput
 
 VOCAB = len(WORDS) + 4

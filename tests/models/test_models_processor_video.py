@@ -15,7 +15,7 @@ from transformers import TimesformerConfig, VideoMAEConfig, VivitConfig, VJEPA2C
 from hf_relearn import Augmentation, MultimodalConfig, MultimodalProcessor
 from hf_relearn.models import ModalityConfig, processing_images
 from hf_relearn.models.processing_images import ImageInput, VideoInput
-from hf_relearn.models.processing_media import MediaError
+from hf_relearn.models.processing_sources import MediaError
 
 PLAIN = {"image_processor_type": "ViTImageProcessorPil", "size": {"height": 8, "width": 8}}
 PLAIN |= {"image_mean": [0.0] * 3, "image_std": [1.0] * 3}
@@ -92,7 +92,7 @@ def test_only_what_lies_behind_the_key_frames_is_decoded(monkeypatch):
                 yield frame
 
     opened = av.open
-    monkeypatch.setattr(av, "open", lambda file: Container(opened(file)))
+    monkeypatch.setattr(av, "open", lambda *args, **options: Container(opened(*args, **options)))
 
     assert frames_seen(data, 2) == [7, 22]
     assert len(decoded) == 2  # pictures in memory

@@ -1,105 +1,149 @@
-"""Several runs side by side."""
+"""The verdict of a comparison, from the results of its runs."""
 
 import io
+import json
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from hf_relearn.report import write_comparison
-from hf_relearn.report.training_figures import comparison_figure
+from hf_relearn.report.comparison import judge, read_runs
+
+ARMS = {"joint": "one loss", "heads": "with heads", "balanced": "re-learnt", "only_audio": "audio alone"}
 
 
 @pytest.fixture
-def arms(make_run, make_log):
-    def results(accuracy):
-        test = {"accuracy": accuracy, "loss": 2 - accuracy, "unimodal_vision_accuracy": accuracy - 0.2}
-        return {"validation": {"accuracy": accuracy + 0.02}, "test": test}
+def make_comparison(tmp_path):
+    """Factory of a comparison's folder: arm -> seed -> test accuracy."""
 
-    def arm(accuracy, size, records):
-        return {
-            "description": f"an arm of {size}",
-            "results": results(accuracy),
-            "log_history": make_log(best=accuracy),
-            "records": records,
-            "train_size": size,
-            "seconds": size / 10,
-        }
+    def make(name, values, title="digits", **changes):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "settings.json").write_text(json.dumps({"title": title, "notes": ["A note."], "arms": ARMS}))
+        for arm, own in values.items():
+            for seed, accuracy in own.items():
+                run = folder / arm / f"seed-{seed}"
+                run.mkdir(parents=True)
+                test = {"accuracy": accuracy, "f1_macro": accuracy - 0.1}
+                results = {"last": {"test": test}, "best": {"test": {**test, "accuracy": accuracy + 0.01}}}
+                seconds = {"joint": 10.0, "heads": 11.0}.get(arm, 5.0)
+                result = {"results": results, "seconds": seconds, "peak_memory": 2**30, **changes}
+                (run / "result.json").write_text(json.dumps(result))
+        return folder
 
-    return {"joint": arm(0.78, 1480, []), "joint, all": arm(0.76, 1600, []), "re-learnt": arm(0.84, 1480, make_run())}
-
-
-def test_arms_stand_side_by_side_with_differences_in_points(tmp_path, arms):
-    path = write_comparison(tmp_path, arms, title="Three arms", notes=["A note."])
-    text = path.read_text()
-    assert path == tmp_path / "comparison.md"
-    assert (
-        "Test accuracy: **joint** 0.780, **joint, all** 0.760 (-2.0 points) and **re-learnt** 0.840 (+6.0 points)."
-        in text
-    )
-    assert "|  | joint | joint, all | re-learnt |" in text
-    assert "| training samples | 1,480 | 1,600 | 1,480 |" in text
-    assert "| re-learning points | 0 | 0 | 3 |" in text
-    assert "| seconds | 148 | 160 | 148 |" in text
-    assert "| validation: accuracy | 0.800 | 0.780 (-2.0) | 0.860 (+6.0) |" in text
-    assert "| test: vision alone: accuracy | 0.580 | 0.560 (-2.0) | 0.640 (+6.0) |" in text
-    assert "| test: loss | 1.220 | 1.240 | 1.160 |" in text
-    assert "- **re-learnt**: an arm of 1480" in text and "- A note." in text
-    assert "One seed proves nothing" in text
-    assert "The test set was read once, at the end" in text
-    assert "(figures/comparison.png)" in text and str(tmp_path) not in text
+    return make
 
 
-def test_figure_shows_curves_points_and_bars(arms):
-    figure = comparison_figure(arms)
-    curves, bars = figure.axes
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == list(arms)
-    assert len([line for line in curves.lines if len(line.get_xdata()) == 16]) == 3
-    (points,) = [line for line in curves.lines if line.get_marker() == "v"]
-    assert list(points.get_xdata()) == [4, 8, 12]
-    assert [tick.get_text() for tick in bars.get_yticklabels()] == ["fused", "vision alone"]
-    assert sorted(bar.get_width() for bar in bars.patches) == pytest.approx([0.56, 0.58, 0.64, 0.76, 0.78, 0.84])
-    assert bars._left_title.get_text() == "test accuracy"
+def accuracies(mean, seeds=8, spread=0.01):
+    """Accuracies whose differences to those of another mean vary by seed."""
+    wave = np.random.default_rng(int(1000 * mean)).normal(0, spread, seeds)
+    return {seed: float(mean + wave[seed]) for seed in range(seeds)}
 
 
-def test_picture_is_not_empty(tmp_path, arms):
-    write_comparison(tmp_path, arms, title="Three arms")
-    content = (tmp_path / "figures" / "comparison.png").read_bytes()
-    assert len(content) > 5_000 and len(Image.open(io.BytesIO(content)).getcolors(1 << 24)) > 60
+def test_verdict_says_what_gains_and_what_cannot_be_seen(make_comparison):
+    values = {"joint": accuracies(0.70), "heads": accuracies(0.75), "balanced": accuracies(0.751)}
+    folder = make_comparison("digits", values)
+    path = write_comparison(folder)
+    text, verdict = path.read_text(), json.loads((folder / "comparison.json").read_text())
+    last = verdict["epochs"]["last"]
+    over_joint, over_heads, seen = last["conclusion"]
+    assert over_joint.startswith("Over joint, ") and "heads gains" in over_joint and "balanced gains" in over_joint
+    assert over_heads == "Nothing gains over heads beyond chance."
+    assert seen.startswith("With 8 seeds, differences below ") and seen.endswith(" points cannot be seen.")
+    assert all(f"- {sentence}" in text for sentence in last["conclusion"])
+    heads = last["arms"]["heads"]["to"]["joint"]
+    differences = [values["heads"][seed] - values["joint"][seed] for seed in range(8)]
+    assert heads["mean"] == pytest.approx(np.mean(differences)) and heads["wins"] == 8
+    assert heads["p_t"] < heads["p_holm"] < 0.05
+    assert last["arms"]["joint"]["to"]["heads"]["p_holm"] == heads["p_holm"]
+    assert verdict["epochs"]["best"]["arms"]["joint"]["mean"] == pytest.approx(last["arms"]["joint"]["mean"] + 0.01)
+    assert verdict["cost"]["heads"] == {"seconds": 11.0, "time_ratio": pytest.approx(1.1), "peak_memory": 2**30}
+    assert f"| {100 * np.mean(list(values['heads'].values())):.1f} ± " in text
+    assert "| 1.10 × | 1.0 GiB |" in text and "- **balanced**: re-learnt" in text and "- A note." in text
+    assert str(folder) not in text
+    picture = Image.open(io.BytesIO((folder / "comparison.png").read_bytes()))
+    assert picture.width > 1000 and len(picture.convert("RGB").getcolors(1 << 24)) > 60
 
 
-def test_without_a_test_split_nothing_is_said_of_it(tmp_path, arms):
-    for arm in arms.values():
-        del arm["results"]["test"]
-    text = write_comparison(tmp_path, arms, title="Validation only").read_text()
-    assert "Validation accuracy: **joint** 0.800" in text
-    assert "test set" not in text
+def test_a_loss_is_told(make_comparison):
+    folder = make_comparison("digits", {"joint": accuracies(0.70), "only_audio": accuracies(0.60)})
+    write_comparison(folder)
+    conclusion = json.loads((folder / "comparison.json").read_text())["epochs"]["last"]["conclusion"]
+    assert conclusion[0] == "Nothing gains over joint beyond chance."
+    assert conclusion[1].startswith("Against joint, only_audio loses ")
 
 
-def test_missing_keys_and_nan_are_dashes(tmp_path, arms):
-    arms["re-learnt"] = {"results": {"test": {"accuracy": float("nan")}}}
-    text = write_comparison(tmp_path, arms, title="Gaps").read_text()
-    assert "**re-learnt** –." in text
-    assert "| training samples | 1,480 | 1,600 | – |" in text
-    assert "| test: accuracy | 0.780 | 0.760 (-2.0) | – |" in text
+def test_an_arm_beside_itself_says_that_nothing_differs():
+    own = accuracies(0.7)
+    verdict = judge({"joint": own, "heads": dict(own), "balanced": dict(own)})
+    assert verdict.conclusion == ["Nothing gains over joint beyond chance.", "Nothing gains over heads beyond chance."]
+    assert set(verdict.corrected["joint"].values()) == {1.0}
+    assert {pair.mean for found in verdict.pairs.values() for pair in found.values()} == {0.0}
 
 
-def test_one_arm_and_arms_without_any_value(tmp_path, arms):
-    text = write_comparison(tmp_path, {"joint": arms["joint"]}, title="One").read_text()
-    assert "Test accuracy: **joint** 0.780." in text and "In brackets" not in text
-    text = write_comparison(tmp_path, {"a": {}, "b": {}}, title="Nothing").read_text()
-    assert "No figure: neither the logs nor the results hold the metric 'accuracy'." in text
+def test_one_seed_concludes_nothing():
+    verdict = judge({"joint": {42: 0.5}, "heads": {42: 0.9}})
+    (sentence,) = verdict.conclusion
+    assert sentence.startswith("With 1 seed, no difference can be told from chance")
 
 
-def test_only_curves_or_only_bars(arms):
-    logs = {name: {"log_history": arm["log_history"]} for name, arm in arms.items()}
-    results = {name: {"results": arm["results"]} for name, arm in arms.items()}
-    assert [axes._left_title.get_text() for axes in comparison_figure(logs).axes] == ["validation accuracy"]
-    assert [axes._left_title.get_text() for axes in comparison_figure(results).axes] == ["test accuracy"]
+def test_the_pair_of_joint_and_heads_counts_once_for_holm():
+    values = {"joint": accuracies(0.70, 4), "heads": accuracies(0.72, 4)}
+    verdict = judge(values)
+    assert verdict.corrected["joint"]["heads"] == verdict.pairs["joint"]["heads"].p_t
 
 
-def test_no_arms_and_an_unknown_metric_are_refused(tmp_path, arms):
-    with pytest.raises(ValueError, match="no arms to compare"):
-        write_comparison(tmp_path / "out", {}, title="None")
-    with pytest.raises(ValueError, match="no arm has the metric 'acuracy'; there are accuracy, loss"):
-        write_comparison(tmp_path / "out", arms, title="Typo", metric="acuracy")
+def test_without_joint_and_heads_the_first_arm_is_the_baseline():
+    verdict = judge({"balanced": accuracies(0.7), "only_audio": accuracies(0.5)})
+    assert list(verdict.pairs) == ["balanced"] and list(verdict.pairs["balanced"]) == ["only_audio"]
+
+
+def test_a_failed_run_is_named_and_its_seed_left_out(make_comparison):
+    folder = make_comparison("digits", {"joint": accuracies(0.7, 3), "heads": accuracies(0.8, 2)})
+    failed = folder / "heads" / "seed-2"
+    failed.mkdir()
+    (failed / "failure.txt").write_text("ValueError: no room")
+    text = write_comparison(folder).read_text()
+    assert "## Runs that failed" in text and "- **heads, seed 2**: ValueError: no room" in text
+    verdict = json.loads((folder / "comparison.json").read_text())
+    assert verdict["epochs"]["last"]["arms"]["heads"]["to"]["joint"]["n"] == 2
+    assert verdict["failures"] == {"heads, seed 2": "ValueError: no room"}
+    assert "With 2 to 3 seeds" in verdict["epochs"]["last"]["conclusion"][-1]
+
+
+def test_folders_are_joined_over_seeds_and_arms(make_comparison, tmp_path):
+    first = make_comparison("first", {"joint": {1: 0.7, 2: 0.71}, "heads": {1: 0.75, 2: 0.77}})
+    second = make_comparison("second", {"joint": {2: 0.71, 3: 0.69}, "balanced": {3: 0.8}})
+    write_comparison(tmp_path / "both", [first, second])
+    arms = json.loads((tmp_path / "both" / "comparison.json").read_text())["epochs"]["last"]["arms"]
+    assert {arm: list(found["values"]) for arm, found in arms.items()} == {
+        "joint": ["1", "2", "3"],
+        "heads": ["1", "2"],
+        "balanced": ["3"],
+    }
+    assert not (first / "comparison.json").exists()
+
+
+def test_what_does_not_fit_together_is_refused(make_comparison, tmp_path):
+    first = make_comparison("first", {"joint": {1: 0.7}})
+    other_data = make_comparison("other", {"joint": {2: 0.7}}, title="faces")
+    other_figures = make_comparison("figures", {"joint": {1: 0.8}})
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="do not compare the same thing: .*digits.*faces"):
+        read_runs([first, other_data])
+    with pytest.raises(ValueError, match="seed-1: another folder has other results"):
+        read_runs([first, other_figures])
+    with pytest.raises(ValueError, match="settings.json is missing: give the output directory of a comparison"):
+        read_runs([tmp_path / "empty"])
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        read_runs([tmp_path / "nowhere"])
+    with pytest.raises(ValueError, match="no run has the metric 'acuracy' on the test set; there are accuracy"):
+        write_comparison(tmp_path / "out", [first], metric="acuracy")
     assert not (tmp_path / "out").exists()
+
+
+def test_another_metric_is_compared_on_request(make_comparison):
+    folder = make_comparison("digits", {"joint": {1: 0.7}})
+    text = write_comparison(folder, metric="f1_macro").read_text()
+    assert "Test f1 macro of the last epoch" in text and "| 60.0 |" in text

@@ -43,6 +43,8 @@ def test_labels_without_names_are_their_own_names(make_features):
     assert legend_names(features_figure("audio", features)) == ["-1", "0", "1"]
     assert legend_names(features_figure("audio", features, class_names={-1: "minus"})) == ["minus", "0", "1"]
     assert legend_names(features_figure("audio", features, class_names=["zero", "one"])) == ["-1", "zero", "one"]
+    names = ["/m/0dgw9r", "cats /dogs"]  # not paths
+    assert legend_names(features_figure("audio", features, class_names=names)) == ["-1", *names]
 
 
 def test_twelve_classes_have_distinct_colours_and_no_legend(make_features):

@@ -30,27 +30,6 @@ class Perturbed(TrainerCallback):
                 parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
 
 
-class NumberedRows(TensorRows):
-    """Rows that know their number."""
-
-    def __getitem__(self, index):
-        return {**super().__getitem__(index), "number": int(index)}
-
-
-class Watched:
-    """A collator that notes which rows the training batches of this process hold."""
-
-    def __init__(self, asked):
-        self.asked = asked
-
-    def without_augmentation(self):
-        return Watched([])
-
-    def __call__(self, rows):
-        self.asked += [row["number"] for row in rows]
-        return default_data_collator([{k: v for k, v in row.items() if k != "number"} for row in rows])
-
-
 def one_point_for_given_weights(folder: Path) -> tuple[dict, dict]:
     """At learning rate 0 a point meets the same weights whatever the number of processes."""
     model = tiny_model(unimodal_loss_weight=1.0)
@@ -67,21 +46,17 @@ def one_point_for_given_weights(folder: Path) -> tuple[dict, dict]:
 
 
 def training_with_points(folder: Path) -> tuple[dict, dict]:
-    """A usual run, whose diagnosing part returns after the last point; without heads, so with a probe."""
-    asked, epochs = [], []
-
-    class Epochs(TrainerCallback):
-        def on_epoch_end(self, args, state, control, **kwargs):
-            epochs.append(list(asked))
-            asked.clear()
-
-    others = {"callbacks": [Epochs()], "data_collator": Watched(asked), "eval_dataset": NumberedRows(19, seed=3)}
-    settings = {"relearn_max_times": 1, "diagnosis_return": True, "per_device_train_batch_size": 4}
-    trainer = make_trainer(folder, tiny_model(dropout=0.1), NumberedRows(), others, eval_strategy="epoch", **settings)
-    held_out = trainer.diagnosis_dataset.indices
+    """A usual run; without heads, so with a probe at its end."""
+    others = {"eval_dataset": TensorRows(19, seed=3)}
+    settings = {"relearn_max_times": 1, "diagnosis_interval": 1, "per_device_train_batch_size": 4}
+    trainer = make_trainer(folder, tiny_model(dropout=0.1), TensorRows(), others, eval_strategy="epoch", **settings)
     trainer.train()
-    probes = [entry["eval_unimodal_audio_accuracy"] for entry in trainer.state.log_history if "eval_loss" in entry]
-    values = {"epochs": epochs, "held_out": held_out, "probes": probes, "steps": trainer.state.global_step}
+    probes = [
+        entry["eval_unimodal_audio_accuracy"]
+        for entry in trainer.state.log_history
+        if "eval_unimodal_audio_accuracy" in entry
+    ]
+    values = {"probes": probes}
     return {f"trained.{name}": value for name, value in weights_of(trainer.model).items()}, values
 
 
@@ -140,7 +115,6 @@ def resumed_in_the_middle(folder: Path) -> tuple[dict, dict]:
         state = trainer.optimizer.state_dict()["state"]
         tensors = {f"weights.{name}": value for name, value in weights_of(trainer.model).items()}
         tensors |= {f"optimizer.{i}.{key}": value for i, entry in state.items() for key, value in entry.items()}
-        tensors |= {f"window.{name}": value for name, value in trainer.unimodal.window.tensors().items()}
         records = without_times(history(folder))
         return tensors, {"log": without_times(trainer.state.log_history[:-1]), "records": records}
 

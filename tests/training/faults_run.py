@@ -1,7 +1,8 @@
-"""What both processes of `test_training_faults.py` run: `python faults_run.py FOLDER agreed|training`.
+"""What both processes of `test_training_faults.py` run: `python faults_run.py FOLDER agreed|training|late`.
 
 `agreed`: failures of one process that the other one is told of, one after the other, with a short time limit of
 collective operations; each process leaves what it saw in `process-<index>.json`. `training`: one that it is not.
+`late`: one process never comes to a collective operation.
 """
 
 import errno
@@ -11,18 +12,16 @@ import os
 import sys
 import time
 import warnings
-from datetime import timedelta
 from pathlib import Path
 from unittest import mock
 
 import torch
-from tiny import TensorRows, history, make_trainer, tiny_model
+from tiny import TensorRows, history, make_trainer, tiny_model, training_arguments
 
 from hf_relearn.relearning import diagnoser
 
 TIME_LIMIT = 5
 RANK = int(os.environ["RANK"])
-DIAGNOSE = diagnoser.diagnose
 
 
 class Rows(TensorRows):
@@ -61,39 +60,25 @@ def seen(folder: Path, patch=None, train_dataset=None, model=None, feature_funct
     return {**found, "step": trainer.state.global_step, "points": len(history(folder))}
 
 
-def full_disk(at: int):
+def full_disk(function: str, at: int):
     """Some write of the first process to a disk fails."""
-    calls, sync = [], os.fsync
+    calls, original = [], getattr(os, function)
 
-    def fails(file):
-        calls.append(file)
+    def fails(*args):
+        calls.append(args)
         if RANK == 0 and len(calls) == at:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return sync(file)
+        return original(*args)
 
-    return mock.patch.object(os, "fsync", fails)
+    return mock.patch.object(os, function, fails)
 
 
 def diagnosed_by(function):
     return mock.patch.object(diagnoser, "diagnose", function)
 
 
-def slowly(*args, **kwargs):
-    time.sleep(TIME_LIMIT + 2)
-    return DIAGNOSE(*args, **kwargs)
-
-
 def never(*args, **kwargs):
     raise MemoryError("the clusters do not fit")
-
-
-class Unsendable(Exception):
-    def __init__(self, first, second):
-        super().__init__(f"{first} and {second}")
-
-
-def unsendable(*args, **kwargs):
-    raise Unsendable("this", "that")
 
 
 def features(model, batch):
@@ -110,16 +95,15 @@ def broken_features(model, batch):
 def agreed(folder: Path) -> dict:
     models = [tiny_model(), tiny_model()]
     return {
-        "time limit": seen(folder / "slow", diagnosed_by(slowly)),
         "clustering": seen(folder / "clustering", diagnosed_by(never)),
-        "unsendable": seen(folder / "unsendable", diagnosed_by(unsendable)),
         "features": seen(folder / "features", feature_function=features),
         "nan": seen(folder / "nan", feature_function=broken_features),
         "labels": seen(folder / "labels", train_dataset=Rows(models[0], "start"), model=models[0]),
         "rows": seen(folder / "rows", train_dataset=Rows(models[1], "diagnosis"), model=models[1]),
-        "initial weights": seen(folder / "weights", full_disk(1)),
-        "first record": seen(folder / "first", full_disk(2)),
-        "record": seen(folder / "record", full_disk(3)),
+        "initial weights": seen(folder / "weights", full_disk("replace", 1)),
+        "first record": seen(folder / "first", full_disk("replace", 2)),
+        "note": seen(folder / "note", full_disk("replace", 3)),
+        "record": seen(folder / "record", full_disk("fsync", 3)),
     }
 
 
@@ -129,8 +113,19 @@ def main() -> None:
     (folder / f"ready-{RANK}").touch()
     while not (folder / f"ready-{1 - RANK}").exists():
         time.sleep(0.05)  # the time limit holds from here on
-    # On a CPU the Trainer would leave its `ddp_timeout` out.
-    torch.distributed.init_process_group("gloo", timeout=timedelta(seconds=TIME_LIMIT))
+    training_arguments(folder / "limit", ddp_timeout=TIME_LIMIT)  # starts the processes, on a CPU too
+    if kind == "late":
+        start, found = time.monotonic(), ""
+        if RANK == 0:
+            try:
+                torch.distributed.barrier()
+            except RuntimeError as error:
+                found = str(error)
+            (folder / "waited.json").write_text(json.dumps([time.monotonic() - start, found]))
+        else:
+            while not (folder / "waited.json").exists():
+                time.sleep(0.1)
+        return
     if kind == "training":
         model = tiny_model()
         rows, settings = Rows(model, "training"), {"diagnosis_fraction": 0, "relearn_alpha": "1"}

@@ -27,7 +27,10 @@ ALPHA = 0.6043677771176636
 
 
 class Watched(TorchDispatchMode):
-    """Notes the collective operations, and the elements of the largest (local) tensor that any operation gave."""
+    """Notes the collective operations, and the elements of the largest (local) tensor that any operation gave.
+
+    Bytes are left out: safetensors maps a file as one tensor of bytes, of which it reads what is asked for.
+    """
 
     def __init__(self):
         super().__init__()
@@ -40,6 +43,7 @@ class Watched(TorchDispatchMode):
         output = func(*args, **(kwargs or {}))
         outputs = output if isinstance(output, (tuple, list)) else [output]
         plain = [one for one in outputs if isinstance(one, torch.Tensor) and not isinstance(one, DTensor)]
+        plain = [one for one in plain if one.is_floating_point()]
         self.largest = max([self.largest, *(one.numel() for one in plain)])
         return output
 

@@ -11,7 +11,8 @@ from two_towers import Pairs, TwoTowers, arguments
 
 from hf_relearn import RelearnCallback
 from hf_relearn.method import diagnose, linear_probe_accuracy
-from hf_relearn.training.modality_accuracy import FeatureWindow, probe_accuracies
+from hf_relearn.relearning.diagnoser import PartFeatures
+from hf_relearn.training.modality_accuracy import probe_accuracies
 
 # So few samples look purer or less pure by chance, and the diagnosis says so.
 pytestmark = pytest.mark.filterwarnings("ignore:chance alone explains")
@@ -94,8 +95,9 @@ def test_training_and_predictions_are_as_without_ablations(tmp_path, monkeypatch
     assert np.array_equal(runs["with"][2], runs["without"][2])
     assert_same(runs["with"][0], runs["without"][0])
     assert runs["with"][3] == runs["without"][3]  # encoders run no more often
+    of_ablations = ("_only_", "_without_", "_shapley_", "_right_alone")
     kept = [
-        {name: value for name, value in entry.items() if "_only_" not in name and "_without_" not in name}
+        {name: value for name, value in entry.items() if not any(part in name for part in of_ablations)}
         for entry in without_times(runs["with"][1])
     ]
     assert kept == without_times(runs["without"][1]) != without_times(runs["with"][1])
@@ -172,34 +174,29 @@ def test_a_modality_that_no_diagnosed_sample_has_is_named(tmp_path):
 
 
 def test_probes_pass_over_samples_that_lack_the_modality(tmp_path):
-    settings = {"save_strategy": "epoch", "relearn_alpha": "0.5", "diagnosis_fraction": 0}
+    settings = {"diagnosis_interval": 1, "diagnosis_sampling": "all"}
     trainer = make_trainer(tmp_path, train_dataset=GappyRows(), **settings)
     trainer.train()
     dataset = GappyRows(29, seed=5)
     metrics = trainer.evaluate(dataset)
     outputs, labels = outputs_on(trainer, dataset)
-    window = trainer.unimodal.window.tensors()
+    training = trainer.part_features()["training"]
     for name, having in dataset.present.items():
-        rows = window[f"present.{name}"]
-        assert 0 < rows.sum() < len(rows)
+        rows = training.having(name)
+        assert 0 < len(rows) < len(training.labels)
         expected = linear_probe_accuracy(
-            window[f"features.{name}"][rows], window["labels"][rows], outputs.features[name][having], labels[having]
+            training.features[name][rows], training.labels[rows], outputs.features[name][having], labels[having]
         )
         assert metrics[f"eval_unimodal_{name}_accuracy"] == pytest.approx(expected, abs=1 / having.sum() - 1e-6)
-    resumed = make_trainer(tmp_path, train_dataset=GappyRows(), **settings)
-    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-12"))
-    assert_same(resumed.unimodal.window.tensors(), window)
-    assert_same(weights_of(resumed.model), weights_of(trainer.model))
 
 
 def test_a_probe_is_fitted_and_scored_on_samples_that_have_the_modality():
     labels, having = np.arange(12) % 3, np.arange(12) < 9
     features = np.eye(3)[np.where(having, labels, (labels + 1) % 3)]  # those of the others mislead
-    window = FeatureWindow()
-    window.add({"a": torch.tensor(features)}, torch.tensor(labels), {"a": torch.tensor(having)})
-    assert probe_accuracies(window.tensors(), {"a": features}, labels, {"a": having}) == {"a": 1.0}
-    assert probe_accuracies(window.tensors(), {"a": features}, labels)["a"] == pytest.approx(9 / 12)
-    assert probe_accuracies(window.tensors(), {"a": features}, labels, {"a": having & False}) == {}
+    training = PartFeatures({"a": features}, labels, {"a": having})
+    assert probe_accuracies(training, {"a": features}, labels, {"a": having}) == {"a": 1.0}
+    assert probe_accuracies(training, {"a": features}, labels)["a"] == pytest.approx(9 / 12)
+    assert probe_accuracies(training, {"a": features}, labels, {"a": having & False}) == {}
 
 
 class GappyPairs(Dataset):

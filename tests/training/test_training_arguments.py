@@ -33,13 +33,13 @@ def test_every_setting_has_help_and_begins_with_the_methods_names():
 def test_flags_reach_the_settings(tmp_path):
     args = parsed(
         *("--output_dir", str(tmp_path), "--relearn_alpha", "audio=0.9,vision=0.5", "--relearn_interval", "4"),
-        *("--relearn_modalities", "audio", "vision", "--relearn_lambda", "2", "--diagnosis_return", "--use_cpu"),
+        *("--relearn_modalities", "audio", "vision", "--relearn_lambda", "2", "--use_cpu"),
     )
     settings = args.relearn_settings()
     assert type(settings) is RelearnSettings
     assert parse_alpha(settings.relearn_alpha) == {"audio": 0.9, "vision": 0.5}
     assert (settings.relearn_interval, settings.relearn_lambda) == (4, 2.0)
-    assert settings.relearn_modalities == ["audio", "vision"] and settings.diagnosis_return
+    assert settings.relearn_modalities == ["audio", "vision"]
     assert args.remove_unused_columns is False
 
 
@@ -74,7 +74,6 @@ def test_defaults_are_the_papers_where_they_cost_nothing():
         ({"relearn_lambda": float("nan")}, "--relearn_lambda is nan, but it is a finite number"),
         ({"diagnosis_fraction": 1.0}, r"--diagnosis_fraction is 1.0, but it is a share in \[0, 1\)"),
         ({"diagnosis_fraction": -0.1}, "--diagnosis_fraction is -0.1"),
-        ({"diagnosis_return": True, "diagnosis_source": "eval"}, "--diagnosis_return cannot give the evaluation set"),
         ({"relearn_alpha": "1.5"}, r"--relearn_alpha is '1.5': give a number in \[0, 1\], or one per modality"),
         ({"relearn_alpha": "strong"}, "--relearn_alpha is 'strong'"),
         ({"relearn_alpha": "nan"}, "--relearn_alpha is 'nan'"),
@@ -87,6 +86,12 @@ def test_a_value_out_of_range_is_refused_by_its_flag(tmp_path, wrong, message):
         RelearnSettings(**wrong).check()
     with pytest.raises(ValueError, match=message):
         RelearnTrainingArguments(output_dir=str(tmp_path), use_cpu=True, **wrong)
+
+
+def test_a_dropped_setting_names_what_replaces_it(tmp_path):
+    for make in (RelearnSettings, lambda **fields: RelearnTrainingArguments(output_dir=str(tmp_path), **fields)):
+        with pytest.raises(TypeError, match="no --diagnosis_return any more: use --diagnosis_source eval"):
+            make(diagnosis_return=True)
 
 
 def test_strengths_are_given_per_re_learnt_modality():

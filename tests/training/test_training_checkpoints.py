@@ -1,5 +1,6 @@
 """Half-written checkpoints are passed over, whoever wrote them, and never come to look whole."""
 
+import os
 import shutil
 
 import pytest
@@ -69,7 +70,9 @@ def test_a_half_written_checkpoint_that_is_asked_for_is_refused(run):
 def test_where_no_checkpoint_is_whole_the_message_says_so(run):
     for path in run.glob(f"checkpoint-*/{LAST}"):
         path.unlink()
-    with pytest.raises(ValueError, match="--resume_from_checkpoint last: .* to resume from: 6 half-written"):
+    with pytest.raises(
+        ValueError, match="--resume_from_checkpoint last: .* to resume from .6 passed over, .*checkpoint-12"
+    ):
         _checkpoint(training_arguments(run, resume_from_checkpoint="last"))
     with pytest.raises(ValueError, match="no checkpoint in .* to resume from; start afresh"):
         _checkpoint(training_arguments(run / "elsewhere", resume_from_checkpoint="last"))
@@ -114,7 +117,7 @@ def test_an_older_checkpoint_is_deleted_only_when_the_new_one_has_everything(tmp
     with pytest.raises(Killed):
         trainer.train(resume_from_checkpoint=True)
     assert set(path.name for path in (tmp_path / "checkpoint-4").iterdir()) == before
-    assert {"relearn_history.jsonl", "relearn_run.json", "unimodal_probe_0.safetensors", LAST} < before
+    assert {"relearn_run.json", LAST} < before
 
 
 def test_leftovers_of_killed_writers_are_removed_at_the_next_start(run):
@@ -127,3 +130,46 @@ def test_leftovers_of_killed_writers_are_removed_at_the_next_start(run):
         path.write_text("half")
     resumed_at(run)
     assert not any(path.exists() for path in leftovers) and (run / ".mine.tmp").exists()
+
+
+def half(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+DAMAGES = {
+    "model.safetensors": half,
+    "optimizer.pt": half,
+    "rng_state.pth": half,
+    "relearn_run.json": lambda path: path.write_text("{"),
+    "./relearn_run.json": lambda path: path.write_text("[1]"),
+    "relearn_history.jsonl": lambda path: path.write_bytes(b"\0\1\n"),
+    "trainer_state.json": lambda path: path.write_text("null"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_file_is_named_and_its_checkpoint_passed_over(run, name, caplog):
+    DAMAGES[name](run / "checkpoint-12" / name)
+    with pytest.raises(ValueError, match=f"cannot resume from .*checkpoint-12.*{name.removeprefix('./')}"):
+        resumed_at(run, str(run / "checkpoint-12"))
+    assert last_checkpoint(run) == str(run / "checkpoint-10")
+    assert "checkpoint-12 is passed over" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "rng_state.pth"])
+def test_a_checkpoint_that_does_not_resume_exactly_says_so(run, name, caplog):
+    (run / "checkpoint-8" / name).unlink()
+    resumed_at(run, str(run / "checkpoint-8"))
+    assert "the resumed run will not equal the uninterrupted one exactly" in caplog.text
+
+
+def test_weights_can_be_read_by_those_whom_the_umask_lets(tmp_path):
+    before = os.umask(0o022)
+    try:
+        trainer = make_trainer(tmp_path, **{**RUN, "max_steps": 2, "relearn_strategy": "no"})
+        trainer.train()
+        trainer.save_model()
+    finally:
+        os.umask(before)
+    files = list(tmp_path.rglob("*.safetensors"))
+    assert len(files) == 2 and {path.stat().st_mode & 0o777 for path in files} == {0o644}

@@ -100,3 +100,18 @@ def test_the_collator_for_evaluation_keeps_everything_else():
     collator = MultimodalCollator(PROCESSOR, COLUMNS, "words", num_labels=4)
 
     assert collator.without_augmentation() == collator
+
+
+@pytest.mark.parametrize(
+    ("label", "reason"),
+    [
+        (-1, "holds -1, but classes are 0 to 2"),
+        (3, "holds 3, but classes are 0 to 2"),
+        (True, "holds True, a boolean"),
+    ],
+)
+def test_labels_that_are_no_classes_are_named_before_the_model_sees_them(label, reason):
+    rows = [{**row, "kind": label} for row in ROWS]
+    with pytest.raises(ValueError, match=f"the label column 'kind' {reason}"):
+        collate(rows, label_column="kind", num_labels=3)
+    assert collate([{**row, "kind": -100} for row in ROWS], label_column="kind", num_labels=3)["labels"].eq(-100).all()

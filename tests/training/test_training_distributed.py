@@ -83,18 +83,7 @@ def test_evaluation_counts_every_sample_once(results):
 def test_all_processes_hold_the_same_trained_weights_and_probe(results):
     first, second = (only(tensors, "trained.") for tensors, _ in results[1:])
     assert all(torch.equal(value, second[name]) for name, value in first.items())
-    assert len(results[1][1]["probes"]) == 3 and results[1][1]["probes"] == results[2][1]["probes"]
-
-
-def test_the_diagnosing_part_returns_in_every_process_after_the_point(results):
-    held_out = set(results[1][1]["held_out"])
-    assert results[1][1]["steps"] == results[2][1]["steps"] == 3 * 4  # 27 samples in batches of 2 times 4
-    epochs = [first + second for first, second in zip(*(values["epochs"] for _, values in results[1:]), strict=True)]
-    assert len(epochs) == 3
-    for number, rows in enumerate(epochs):
-        assert len(set(rows)) == 27  # beside a few that even out the last batch
-        assert bool(set(rows) & held_out) == (number >= 1)
-    assert len({tuple(rows) for rows in epochs}) == 3
+    assert len(results[1][1]["probes"]) == 1 and results[1][1]["probes"] == results[2][1]["probes"]
 
 
 def test_losses_and_points_do_not_depend_on_how_a_batch_is_shared_out(results):
@@ -125,13 +114,10 @@ def test_a_run_of_two_processes_resumes_to_the_bit(results):
         assert len([entry for entry in runs["whole"]["log"] if "loss" in entry]) == 9
         expected = {name.removeprefix("resumed.whole."): v for name, v in only(tensors, "resumed.whole.").items()}
         assert any(name.startswith("optimizer.") for name in expected) and len(expected) > 150
-        assert expected["window.labels"].numel() == 45  # the samples of this process
         for name in runs:
             assert runs[name] == runs["whole"], name
             for key, value in only(tensors, f"resumed.{name}.").items():
                 assert torch.equal(value, expected[key.removeprefix(f"resumed.{name}.")]), key
-    windows = [tensors["resumed.whole.window.features.audio"] for tensors, _ in results[1:]]
-    assert not torch.equal(*windows)
 
 
 def test_a_checkpoint_counts_as_whole_when_every_process_has_written_its_share(results):
@@ -139,4 +125,3 @@ def test_a_checkpoint_counts_as_whole_when_every_process_has_written_its_share(r
     assert len(files) == 9
     for names in files.values():
         assert {"trainer_state.json", "rng_state_0.pth", "rng_state_1.pth"} <= set(names)
-        assert {"unimodal_probe_0.safetensors", "unimodal_probe_1.safetensors"} <= set(names)

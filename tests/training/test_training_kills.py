@@ -17,12 +17,13 @@ SCRIPT = Path(__file__).with_name("killed_run.py")
 KILLS = 20
 # What the killed process was about to do, for the how many-th time: (audit event, part of the path, occurrence).
 MOMENTS = {
-    "initial weights: begun": ("open", "._initial_weights-", 1),
+    "initial weights: written, without their mode": ("os.chmod", "._initial_weights-", 1),
     "initial weights: written, not in place": ("os.rename", "._initial_weights-", 1),
-    "record: begun": ("open", "/.relearn_history.jsonl", 2),
-    "record: written, not in place": ("os.rename", "/.relearn_history.jsonl", 4),
-    "record of a point: written, not in place": ("os.rename", "/.relearn_history.jsonl", 5),
-    "checkpoint: folder only": ("open", "checkpoint-3/.relearn_history.jsonl", 1),
+    "record: begun": ("open", "/.relearn_history.jsonl", 1),
+    "record: written, not in place": ("os.rename", "/.relearn_history.jsonl", 1),
+    "note: written, not in place": ("os.rename", "/.relearn_run.json", 1),
+    "record of a point: about to be appended": ("open", "/relearn_history.jsonl", 2),
+    "checkpoint: folder only": ("open", "checkpoint-3/.relearn_run.json", 1),
     "checkpoint: our own files": ("open", "checkpoint-4/config.json", 1),
     "checkpoint: all but the Trainer's state": ("open", "checkpoint-5/trainer_state.json", 1),
     "older checkpoint: about to be deleted": ("shutil.rmtree", "checkpoint-", 1),

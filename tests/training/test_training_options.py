@@ -1,8 +1,10 @@
 """Options of the Trainer that meet a re-learning point: optimizers, early stopping, the best model, batch sizes."""
 
+import json
+
 import pytest
 import torch
-from tiny import TensorRows, assert_same, history, make_trainer, tiny_model, weights_of, without_times
+from tiny import TensorRows, assert_same, history, make_trainer, tiny_model, weights_of
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
 
 from hf_relearn import InitialWeights, RelearnCallback
@@ -153,62 +155,34 @@ def batches_that_fit(folder, at_step, batch_size, fitting=9, **kwargs):
         folder,
         tiny_model(dropout=0.2),
         trainer_kwargs={"callbacks": [OutOfMemory(at_step, fitting)]},
-        **{"per_device_train_batch_size": batch_size, "diagnosis_return": True, **settings, **kwargs},
+        **{"per_device_train_batch_size": batch_size, **settings, **kwargs},
     )
     return trainer
 
 
-def outcome(trainer, folder):
-    log = without_times(trainer.state.log_history[:-1])  # the last entry counts the operations of both attempts
-    return weights_of(trainer.model), trainer.optimizer.state_dict(), log, without_times(history(folder))
+def test_a_smaller_batch_goes_back_to_the_first_attempts_initial_weights(tmp_path, caplog):
+    """After a point, and in the middle of an epoch."""
+    started = []
 
+    class Look(TrainerCallback):
+        def on_epoch_begin(self, args, state, control, model, **kwargs):
+            if state.global_step == 0:
+                started.append(weights_of(model.encoders))
 
-@pytest.mark.parametrize(
-    ("at_step", "fitting", "settings"),
-    [
-        (1, 9, {}),  # before a point
-        (4, 9, {}),  # after one
-        # A smaller batch needs more steps for an epoch, so that the diagnosing part returns an epoch earlier.
-        (2, 8, {"relearn_strategy": "steps", "relearn_interval": 4, "relearn_max_times": 1}),
-    ],
-)
-def test_a_smaller_batch_starts_over_as_the_run_that_began_with_it(tmp_path, at_step, fitting, settings, caplog):
-    expected = batches_that_fit(tmp_path / "fits", at_step, fitting, fitting, **settings)
-    initial = weights_of(expected.model)
-    expected.train()
+    trainer = batches_that_fit(tmp_path, 4, 10)
+    trainer.add_callback(Look())
     with caplog.at_level("WARNING", logger="hf_relearn"):
-        trainer = batches_that_fit(tmp_path / "found", at_step, 10, fitting, **settings)
         trainer.train()
-    assert "a batch of 10 did not fit: training starts over" in caplog.text
-    assert any(record["kind"] == "point" for record in history(tmp_path / "found"))
-    assert_same(outcome(trainer, tmp_path / "found"), outcome(expected, tmp_path / "fits"))
-    (path,) = InitialWeights.find(tmp_path / "found")
-    stored = InitialWeights.load(path)
-    assert stored and all(torch.equal(stored[name], initial[name]) for name in stored)
-    assert not list(tmp_path.glob("*/_restart-*"))
-
-
-class OutOfMemoryInStep(OutOfMemory):
-    """Fails in the optimizer's step, before which clipping in half precision has unscaled the gradients."""
-
-    def on_pre_optimizer_step(self, args, state, control, optimizer, **kwargs):
-        if state.global_step == self.at_step and state.train_batch_size > self.fitting:
-            optimizer.scaler.unscale_(optimizer.optimizer)
-            raise RuntimeError("CUDA out of memory.")
-
-
-@pytest.mark.parametrize(("failing", "at_step"), [(OutOfMemory, 5), (OutOfMemoryInStep, 0)])
-def test_a_gradient_scaler_starts_over_too(tmp_path, failing, at_step):
-    outcomes = []
-    for size in (9, 10):
-        trainer = batches_that_fit(tmp_path / str(size), 99, size, max_grad_norm=0.0)
-        trainer.add_callback(failing(at_step, 9))
-        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10, growth_interval=4)
-        trainer.accelerator.scaler = scaler  # on a CPU accelerate makes none
-        trainer.train()
-        outcomes.append((scaler.state_dict(), outcome(trainer, tmp_path / str(size))))
-    assert outcomes[0][0]["scale"] == 2.0**12 and outcomes[0][0]["_growth_tracker"] == 1
-    assert_same(outcomes[1], outcomes[0])
+    assert "training starts over with a smaller batch: the encoders go back to their initial" in caplog.text
+    assert len(started) == 2  # with batches of 10 and 9
+    for name, value in started[0].items():
+        assert torch.equal(started[1][name], value), name
+    (path,) = InitialWeights.find(tmp_path)
+    stored = InitialWeights.load(path, json.loads((tmp_path / "relearn_run.json").read_text())["initial_weights"])
+    for name, value in started[0].items():
+        assert torch.equal(stored[f"multimodal.encoders.{name}"], value), name
+    assert [record["kind"] for record in history(tmp_path)].count("point") >= 1
+    assert trainer.state.train_batch_size == 9
 
 
 def test_a_resumed_run_starts_over_from_its_checkpoint(tmp_path):
@@ -220,7 +194,7 @@ def test_a_resumed_run_starts_over_from_its_checkpoint(tmp_path):
             if state.global_step == 6:
                 started.append(weights_of(model))
 
-    trainer = batches_that_fit(tmp_path, 7, 10, num_train_epochs=4, diagnosis_return=False, fitting=8)
+    trainer = batches_that_fit(tmp_path, 7, 10, num_train_epochs=4, fitting=8)
     trainer.remove_callback(trainer.relearn_callback)  # to look before a point is taken
     trainer.callback_handler.callbacks += [Look(), trainer.relearn_callback]
     trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-6"))
@@ -228,14 +202,6 @@ def test_a_resumed_run_starts_over_from_its_checkpoint(tmp_path):
     assert len(started) == 3  # with batches of 10, 9 and 8
     for state in started:
         assert_same(state, weights_of(saved))
-
-
-def test_a_joint_run_starts_over_too(tmp_path):
-    expected = batches_that_fit(tmp_path / "fits", 2, 9, relearn_strategy="no", diagnosis_return=False)
-    expected.train()
-    trainer = batches_that_fit(tmp_path / "found", 2, 10, relearn_strategy="no", diagnosis_return=False)
-    trainer.train()
-    assert_same(weights_of(trainer.model), weights_of(expected.model))
 
 
 def test_a_diagnosis_that_does_not_fit_is_no_reason_for_smaller_batches(tmp_path):
@@ -285,13 +251,6 @@ def test_a_second_training_is_a_run_of_its_own_from_where_the_first_ended(tmp_pa
     assert stored and all(torch.equal(stored[name], trained[name]) for name in stored)
     assert len(history(tmp_path)) == 2
     assert any(0 < entry["alpha"] for record in history(tmp_path) for entry in record["modalities"].values())
-
-
-def test_a_second_training_probes_features_of_its_own_steps_only(tmp_path):
-    trainer = make_trainer(tmp_path)
-    for _ in range(2):
-        trainer.train()
-        assert len(trainer.unimodal.window.tensors()["labels"]) == 3 * 27  # epochs of the training part
 
 
 def test_a_training_after_one_that_failed_does_not_go_back(tmp_path):

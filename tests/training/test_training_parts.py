@@ -5,10 +5,8 @@ import pytest
 import torch
 from tiny import NUM_CLASSES, TensorRows, history, make_trainer, tiny_model, training_arguments
 from torch.utils.data import Subset
-from transformers import TrainerCallback, default_data_collator
 
 from hf_relearn.training import MultimodalRelearnTrainer
-from hf_relearn.training.data_parts import ReturningDataset, ReturningSampler
 
 # So few samples look purer or less pure by chance, and the diagnosis says so.
 pytestmark = pytest.mark.filterwarnings("ignore:chance alone explains")
@@ -134,103 +132,3 @@ def test_augmentation_is_for_training_batches_only(tmp_path):
     trainer.predict(TensorRows(12, seed=1))
     assert calls == [(False, 8), (False, 4)] * 2
     assert trainer.data_collator.augmented
-
-
-# --- the return of the diagnosing part ---
-
-
-class NumberedRows(TensorRows):
-    """Rows that know their number."""
-
-    def __getitem__(self, index):
-        return {**super().__getitem__(index), "number": int(index)}
-
-
-class WatchedTraining:
-    """A collator that notes which rows training batches hold; a diagnosis asks for one that does not."""
-
-    def __init__(self, asked):
-        self.asked = asked
-
-    def without_augmentation(self):
-        return WatchedTraining([])
-
-    def __call__(self, rows):
-        self.asked += [row["number"] for row in rows]
-        return default_data_collator([{k: v for k, v in row.items() if k != "number"} for row in rows])
-
-
-def epochs_of_run(folder, **kwargs):
-    """The rows that each epoch drew: [[row, ...], ...], the trainer, and the rows held out."""
-    asked, epochs = [], []
-
-    class Epochs(TrainerCallback):
-        def on_epoch_end(self, args, state, control, **kwargs):
-            epochs.append(list(asked))
-            asked.clear()
-
-    others = {"callbacks": [Epochs()], "data_collator": WatchedTraining(asked)}
-    trainer = make_trainer(folder, None, NumberedRows(), others, diagnosis_return=True, **kwargs)
-    held_out = set(trainer.diagnosis_dataset.indices)
-    trainer.train()
-    return epochs, trainer, held_out
-
-
-@pytest.mark.parametrize(
-    ("settings", "returned_from"),
-    [
-        ({"num_train_epochs": 4, "relearn_interval": 1, "relearn_max_times": 2}, 2),
-        ({"num_train_epochs": 4, "relearn_interval": None, "relearn_max_times": 1}, 2),
-        ({"num_train_epochs": 4, "relearn_strategy": "steps", "relearn_interval": 5, "relearn_max_times": 1}, 2),
-        (
-            {
-                "num_train_epochs": 4,
-                "relearn_strategy": "steps",
-                "relearn_interval": 7,
-                "relearn_max_times": 1,
-                "dataloader_drop_last": True,  # 3 steps an epoch, not 4
-            },
-            3,
-        ),
-        ({"num_train_epochs": 2, "relearn_strategy": "no"}, 2),
-    ],
-)
-def test_the_part_returns_after_the_last_point_and_not_before(tmp_path, settings, returned_from):
-    epochs, trainer, held_out = epochs_of_run(tmp_path, **settings)
-    drop_last = settings.get("dataloader_drop_last", False)
-    assert len(epochs) == settings["num_train_epochs"]
-    assert trainer.state.global_step == len(epochs) * (3 if drop_last else 4)  # as without the return
-    for number, rows in enumerate(epochs):
-        assert len(rows) == len(set(rows)) == (24 if drop_last else 27)
-        assert bool(set(rows) & held_out) == (number >= returned_from)
-    assert len({tuple(rows) for rows in epochs}) == len(epochs)
-    last_point = max((record["epoch"] for record in history(tmp_path)), default=0)
-    assert last_point <= returned_from
-
-
-def test_points_at_lambda_0_change_nothing_before_the_return(tmp_path):
-    first = epochs_of_run(tmp_path / "a", relearn_lambda=0.0, relearn_max_times=1)[0]
-    second = epochs_of_run(tmp_path / "b", relearn_strategy="no")[0]
-    assert first[0] == second[0] and first[1] != second[1]
-
-
-def test_the_sampler_depends_on_seed_and_epoch_only():
-    def order(seed, epoch, state=0):
-        torch.manual_seed(state)
-        sampler = ReturningSampler(6, 3, return_epoch=2, seed=seed)
-        sampler.set_epoch(epoch)
-        assert len(sampler) == 6
-        return list(sampler)
-
-    assert order(1, 0) == order(1, 0, state=9)
-    assert len({tuple(order(seed, epoch)) for seed in (1, 2) for epoch in (0, 1)}) == 4
-    assert sorted(order(1, 1)) == list(range(6))
-    drawn = [order(1, epoch) for epoch in range(2, 20)]
-    assert all(len(set(rows)) == 6 for rows in drawn)
-    assert set(np.concatenate(drawn)) == set(range(9))
-
-
-def test_the_returning_data_set_has_the_length_of_the_training_part():
-    dataset = ReturningDataset(TensorRows(6), TensorRows(3, seed=1))
-    assert len(dataset) == 6
-    assert torch.equal(dataset[7]["audio_input_values"], TensorRows(3, seed=1)[1]["audio_input_values"])

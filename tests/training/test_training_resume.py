@@ -19,6 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:chance alone explains")
 # Evaluation comes before the save of the same step, so no checkpoint lacks what the uninterrupted run went through.
 EVALUATION = {"eval_strategy": "steps", "eval_steps": 2}
 RUN = {"num_train_epochs": 4, "relearn_interval": 1, "save_strategy": "steps", "save_steps": 1, **EVALUATION}
+WORKERS = {"dataloader_num_workers": 1, "dataloader_persistent_workers": True}
 
 
 def flat(records):
@@ -49,8 +50,11 @@ def copy_of_run(folder, target, step):
         ({}, {}),
         ({"unimodal_loss_weight": 1.0}, {"gradient_accumulation_steps": 2, "diagnosis_interval": 1}),
         ({}, {"relearn_strategy": "steps", "relearn_interval": 4, "relearn_optimizer_state": "reset"}),
-        ({}, {"diagnosis_return": True, "relearn_max_times": 2, "lr_scheduler_type": "cosine", "warmup_steps": 3}),
+        ({}, {"relearn_max_times": 2, "lr_scheduler_type": "cosine", "warmup_steps": 3}),
         ({}, {"save_strategy": "epoch", "eval_strategy": "epoch", "diagnosis_interval": 1, "relearn_interval": 2}),
+        # An evaluation that comes after the checkpoint of the same step.
+        ({}, {"eval_strategy": "epoch", "save_steps": 3, "diagnosis_interval": 1}),
+        ({}, {"eval_steps": 5, "save_steps": 4, "lr_scheduler_type": "reduce_lr_on_plateau", **WORKERS}),
     ],
 )
 def test_every_checkpoint_resumes_to_the_uninterrupted_run(tmp_path, model, settings):
@@ -119,6 +123,50 @@ def test_another_runs_initial_weights_are_never_taken_for_the_lost_ones(tmp_path
         make_trainer(tmp_path, **RUN).train(resume_from_checkpoint=True)
 
 
+def swapped(path):
+    other = InitialWeights.save(tiny_model(seed=9), path.parent / "other")
+    path.write_bytes(other.path.read_bytes())
+
+
+def flipped(path):
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [swapped, flipped])
+def test_damaged_or_swapped_initial_weights_stop_a_resumed_run_with_their_name(tmp_path, damage):
+    killed_run(tmp_path)
+    (path,) = InitialWeights.find(tmp_path)
+    noted = json.loads((tmp_path / "relearn_run.json").read_text())["initial_weights"]
+    assert noted == json.loads((tmp_path / "checkpoint-6" / "relearn_run.json").read_text())["initial_weights"]
+    assert noted == InitialWeights.load(path).checksum
+    damage(path)
+    with pytest.raises(InitialWeightsError, match=f"{path.name} is damaged, or holds the weights of another run"):
+        make_trainer(tmp_path, **RUN).train(resume_from_checkpoint=str(tmp_path / "checkpoint-6"))
+
+
+def test_an_empty_note_matches_no_initial_weights(tmp_path):
+    killed_run(tmp_path)
+    note = tmp_path / "checkpoint-6" / "relearn_run.json"
+    note.write_text(json.dumps({**json.loads(note.read_text()), "initial_weights": ""}))
+    with pytest.raises(InitialWeightsError, match="says what the run's initial weights were"):
+        make_trainer(tmp_path, **RUN).train(resume_from_checkpoint=str(tmp_path / "checkpoint-6"))
+
+
+@pytest.mark.parametrize("whole_folder", [False, True])
+def test_initial_weights_deleted_while_training_are_named_at_the_next_point(tmp_path, whole_folder):
+    class Delete(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 5:
+                shutil.rmtree(tmp_path) if whole_folder else InitialWeights.find(tmp_path)[0].unlink()
+
+    trainer = make_trainer(tmp_path, trainer_kwargs={"callbacks": [Delete()]}, **{**RUN, "save_strategy": "no"})
+    with pytest.raises(InitialWeightsError, match="_initial_weights-.*cannot be read any more.*was deleted"):
+        trainer.train()
+    assert trainer.state.global_step == 8  # the next point
+
+
 def test_a_run_without_relearning_cannot_be_resumed_with_it(tmp_path):
     killed_run(tmp_path, relearn_strategy="no")
     InitialWeights.save(tiny_model(seed=9), tmp_path)  # of some other run in this folder
@@ -135,7 +183,7 @@ def test_initial_weights_of_another_model_are_refused(tmp_path):
         other["multimodal"]["encoders"][name] = torch.nn.Linear(2, 2)
     wrong = InitialWeights.save(other, tmp_path)
     wrong.path.replace(path)
-    with pytest.raises(InitialWeightsError, match="holds the initial weights of another model: it lacks this model's"):
+    with pytest.raises(InitialWeightsError, match="is damaged, or holds the weights of another run"):
         make_trainer(tmp_path, **RUN).train(resume_from_checkpoint=True)
 
 
@@ -182,7 +230,7 @@ def test_a_joint_run_leaves_no_record_of_an_earlier_run_in_its_folder(tmp_path):
 def test_the_record_is_written_whole_with_nothing_beside_it(tmp_path):
     make_trainer(tmp_path, **RUN).train()
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == sorted(
-        [HISTORY_FILE, InitialWeights.find(tmp_path)[0].name]
+        [HISTORY_FILE, "relearn_run.json", InitialWeights.find(tmp_path)[0].name]
     )
 
 

@@ -150,15 +150,3 @@ def test_a_stream_that_is_its_own_iterator_is_refused():
 
     with pytest.raises(ValueError, match="Once is its own iterator.*lost to training"):
         first_rows(Once(), None, 0)
-
-
-def test_samples_cannot_return_to_a_stream(tmp_path):
-    part = {"diagnosis_dataset": TensorRows(6)}
-    with pytest.raises(ValueError, match="--diagnosis_return cannot join samples to a stream"):
-        make_trainer(
-            tmp_path,
-            train_dataset=hub_stream(),
-            trainer_kwargs=part,
-            diagnosis_return=True,
-            max_steps=2,
-        )

@@ -3,11 +3,11 @@
 import re
 
 import pytest
+from tiny import TensorRows, make_trainer, tiny_model
 from transformers import ProgressCallback, Trainer, TrainingArguments
 
 from hf_relearn.relearning.terminal import WIDTH, LineHandler, say
 from hf_relearn.training import RelearnCallback, TerminalCallback
-from tiny import TensorRows, make_trainer, tiny_model
 
 
 def printed(capsys):

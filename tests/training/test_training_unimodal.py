@@ -7,7 +7,8 @@ from sklearn.metrics import accuracy_score
 from tiny import TensorRows, make_trainer, tiny_model, without_times
 
 from hf_relearn.method import linear_probe_accuracy
-from hf_relearn.training.modality_accuracy import FeatureWindow, probe_accuracies
+from hf_relearn.relearning.diagnoser import PartFeatures
+from hf_relearn.training.modality_accuracy import probe_accuracies
 
 # So few samples look purer or less pure by chance, and the diagnosis says so.
 pytestmark = pytest.mark.filterwarnings("ignore:chance alone explains")
@@ -33,23 +34,33 @@ def test_the_heads_accuracy_is_that_of_their_logits(tmp_path):
         assert metrics["eval_accuracy"] == accuracy_score(labels, outputs.logits.argmax(-1))
 
 
-def test_without_heads_a_probe_on_training_features_is_scored(tmp_path):
-    trainer = make_trainer(tmp_path)
-    assert not any("unimodal" in name for name in trainer.evaluate())  # nothing was trained on yet
+def test_without_heads_a_probe_on_the_diagnosis_training_features_is_scored(tmp_path):
+    trainer = make_trainer(tmp_path, diagnosis_interval=1, diagnosis_sampling="all", eval_strategy="epoch")
+    assert not any("unimodal" in name for name in trainer.evaluate())  # nothing was diagnosed yet
     trainer.train()
+    measured = [entry["step"] for entry in trainer.state.log_history if "eval_unimodal_audio_accuracy" in entry]
+    assert measured == [12]  # the others came after weights that a diagnosis had not seen
     dataset = TensorRows(19, seed=3)
     metrics = trainer.evaluate(dataset)
     outputs, labels = outputs_on(trainer.model, dataset)
-    window = trainer.unimodal.window.tensors()
-    assert len(window["labels"]) == 3 * 27
+    training = trainer.part_features()["training"]
     for name, features in outputs.features.items():
-        expected = linear_probe_accuracy(window[f"features.{name}"], window["labels"], features, labels)
+        expected = linear_probe_accuracy(training.features[name], training.labels, features, labels)
         assert metrics[f"eval_unimodal_{name}_accuracy"] == pytest.approx(expected, abs=1 / 18)
+
+
+def test_features_of_other_weights_are_not_used(tmp_path):
+    trainer = make_trainer(tmp_path, diagnosis_interval=1, save_strategy="epoch", eval_strategy="epoch")
+    trainer.train()
+    assert "eval_unimodal_audio_accuracy" in trainer.evaluate()
+    trainer.state.best_model_checkpoint = str(tmp_path / "checkpoint-4")
+    trainer._load_best_model()  # as the Trainer does at the end
+    assert "eval_unimodal_audio_accuracy" not in trainer.evaluate()
 
 
 @pytest.mark.parametrize("weight", [0.0, 1.0])
 def test_evaluation_makes_no_further_forward_pass(tmp_path, weight):
-    trainer = make_trainer(tmp_path, tiny_model(unimodal_loss_weight=weight))
+    trainer = make_trainer(tmp_path, tiny_model(unimodal_loss_weight=weight), diagnosis_interval=1)
     trainer.train()
     calls = []
     for name, encoder in trainer.model.encoders.items():
@@ -67,7 +78,13 @@ def test_predictions_are_measured_under_their_own_prefix(tmp_path):
 
 def test_several_evaluation_sets_are_measured_each(tmp_path):
     sets = {"first": TensorRows(12, seed=1), "second": TensorRows(12, seed=2)}
-    trainer = make_trainer(tmp_path, trainer_kwargs={"eval_dataset": sets}, eval_strategy="epoch", num_train_epochs=1)
+    trainer = make_trainer(
+        tmp_path,
+        trainer_kwargs={"eval_dataset": sets},
+        eval_strategy="epoch",
+        num_train_epochs=1,
+        diagnosis_interval=1,
+    )
     with pytest.warns(UserWarning, match="no re-learning point"):
         trainer.train()
     logged = set().union(*trainer.state.log_history)
@@ -75,7 +92,7 @@ def test_several_evaluation_sets_are_measured_each(tmp_path):
 
 
 def test_the_probe_is_the_same_after_resuming(tmp_path):
-    settings = {"save_strategy": "epoch", "eval_strategy": "epoch"}
+    settings = {"save_strategy": "epoch", "eval_strategy": "epoch", "diagnosis_interval": 1}
     whole = make_trainer(tmp_path, **settings)
     whole.train()
     resumed = make_trainer(tmp_path, **settings)
@@ -83,43 +100,7 @@ def test_the_probe_is_the_same_after_resuming(tmp_path):
     assert without_times(resumed.state.log_history[:-1]) == without_times(whole.state.log_history[:-1])
 
 
-def batch_of(size, start):
-    features = torch.arange(start, start + size, dtype=torch.float16)[:, None].repeat(1, 2)
-    return {"audio": features}, torch.arange(start, start + size)
-
-
-def test_the_window_keeps_the_latest_samples():
-    window = FeatureWindow(size=5)
-    assert window.tensors() == {}
-    for start in range(0, 12, 3):
-        window.add(*batch_of(3, start))
-    kept = window.tensors()
-    assert kept["labels"].tolist() == list(range(6, 12))  # whole batches, as few as hold 5 samples
-    assert kept["features.audio"].dtype == torch.float32
-    assert kept["features.audio"][:, 0].tolist() == list(range(6, 12))
-
-
-def test_the_window_does_not_share_memory_with_what_it_was_given():
-    window, (features, labels) = FeatureWindow(), batch_of(3, 0)
-    features = {"audio": features["audio"].float()}
-    window.add(features, labels)
-    features["audio"].zero_(), labels.zero_()
-    assert window.tensors()["labels"].tolist() == [0, 1, 2]
-    assert window.tensors()["features.audio"][:, 0].tolist() == [0, 1, 2]
-
-
-def test_a_window_is_read_back_as_it_was(tmp_path):
-    window, other = FeatureWindow(size=5), FeatureWindow(size=5)
-    for start in range(0, 9, 3):
-        window.add(*batch_of(3, start))
-    window.save(str(tmp_path / "window.safetensors"))
-    other.load(str(tmp_path / "window.safetensors"))
-    for each in (window, other):
-        each.add(*batch_of(2, 9))
-    assert all(torch.equal(value, other.tensors()[name]) for name, value in window.tensors().items())
-
-
 def test_a_modality_with_nan_features_is_left_out_of_the_probes():
-    train = {"features.a": torch.eye(4), "features.b": torch.full((4, 2), torch.nan), "labels": torch.arange(4) % 2}
+    train = PartFeatures({"a": np.eye(4), "b": np.full((4, 2), np.nan)}, np.arange(4) % 2)
     found = probe_accuracies(train, {"a": np.eye(4), "b": np.ones((4, 2))}, np.arange(4) % 2)
     assert list(found) == ["a"]

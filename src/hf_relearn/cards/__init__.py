@@ -1,4 +1,4 @@
-"""Floor 3: model cards, made of the facts of a run. No Trainer is known here."""
+"""Floor 5: model cards, made of the facts of a run."""
 
 from hf_relearn.cards.card import CARD_FILE, card_figures, render_card, write_card
 from hf_relearn.cards.facts import CardFacts, CardInfo, DatasetFacts, EncoderFacts, collect_facts

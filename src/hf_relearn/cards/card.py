@@ -2,14 +2,16 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from hf_relearn.cards import sections
 from hf_relearn.cards.facts import CardFacts, EncoderFacts
+from hf_relearn.cards.sections import template_values
 from hf_relearn.files import file_stem, write_files
+from hf_relearn.hub.local_paths import local_roots, scrub_files, scrub_json
 from hf_relearn.report.markdown import metric_label, prose, text
 from hf_relearn.report.run_report import draw_figures
 from hf_relearn.report.theme import render_png
@@ -27,7 +29,7 @@ _TASKS = {
 
 
 def card_data(facts: CardFacts) -> ModelCardData:
-    """Metadata with all base models, data sets, and every metric in the model index.
+    """Collect the metadata: all base models, data sets, and every metric in the model index.
 
     Backbones that did not come from the Hub are no base models. Which commits the base models are of stands under
     `base_model_revision`, which is no key of the Hub's own and which it leaves alone.
@@ -52,7 +54,7 @@ def card_data(facts: CardFacts) -> ModelCardData:
 
 
 def pipeline_tag(encoders: Sequence[EncoderFacts]) -> str:
-    """The Hub's task that comes nearest: it has none for several modalities, so that of the richest one counts."""
+    """Choose the Hub's task of the richest modality, since the Hub has none for several."""
     kinds = {encoder.kind for encoder in encoders}
     if any(encoder.num_frames > 1 for encoder in encoders if encoder.kind == "vision"):
         return _TASKS["video"]
@@ -60,7 +62,7 @@ def pipeline_tag(encoders: Sequence[EncoderFacts]) -> str:
 
 
 def eval_results(facts: CardFacts) -> list[EvalResult]:
-    """One entry for each split and metric."""
+    """Make one entry for each split and metric."""
     first = facts.datasets[0] if facts.datasets else None
     name = prose(first.name) if first else "the held-out data"
     task = pipeline_tag(facts.encoders)
@@ -83,7 +85,7 @@ def eval_results(facts: CardFacts) -> list[EvalResult]:
 
 
 def metric_type(metric: str) -> str:
-    """The Hub's name of a metric: that of `unimodal_audio_accuracy` is `accuracy`."""
+    """Give the Hub's name of a metric: that of `unimodal_audio_accuracy` is `accuracy`."""
     for known in ("accuracy", "f1", "loss"):
         if re.search(rf"(^|_){known}(_|$)", metric):
             return known
@@ -98,7 +100,7 @@ _FILES = {"audio": "clip.wav", "vision": "image.jpg", "video": "clip.mp4", "text
 
 
 def usage_code(repository: str, encoders: Sequence[EncoderFacts]) -> str:
-    """Python that classifies one sample, in five lines.
+    """Write five lines of Python that classify one sample.
 
     The files that it names (`clip.wav`, `image.jpg`, `clip.mp4`) are the reader's.
     """
@@ -116,7 +118,7 @@ def usage_code(repository: str, encoders: Sequence[EncoderFacts]) -> str:
 
 
 def _example(encoder: EncoderFacts) -> str:
-    """A batch of one raw value."""
+    """Write a batch of one raw value."""
     if encoder.kind == "features":
         return f"[[0.0] * {encoder.input_size}]"
     value: Any = _FILES[encoder.kind]
@@ -132,40 +134,28 @@ _IMAGE = re.compile(r"!\[[^\]]*\]\((?!\w+://)([^)\s]+)\)")
 
 
 def template_path() -> Path:
-    """The Jinja template: in an installed package beside this one, in a repository in `model_cards/`."""
+    """Find the Jinja template: in an installed package, or in `model_cards/` of the repository."""
     package = Path(__file__).parents[1]
     installed = package / "model_cards" / "template.md"
     return installed if installed.is_file() else package.parents[1] / "model_cards" / "template.md"
 
 
 def render_card(facts: CardFacts, captions: dict[str, tuple[str, str]] | None = None) -> str:
-    """A model card as Markdown with its metadata.
+    """Render a model card as Markdown with its metadata.
 
     Args:
         facts: what it tells.
         captions: path of each figure, relative to the card -> (subject, caption).
 
     Returns:
-        The text of `README.md`. No absolute local path is in it.
+        The text of `README.md`.
     """
     card = ModelCard.from_template(
         card_data(facts),
         template_path=str(template_path()),
-        name=text(facts.name),
-        summary=sections.summary(facts),
-        notes=sections.notes(facts),
-        encoders=sections.encoders(facts),
-        fusion=sections.fusion(facts),
         usage=usage_code(facts.repository, facts.encoders),
-        batches=sections.batches(facts),
-        results=sections.results(facts),
-        ablations=sections.ablations(facts),
-        diagnosis=sections.diagnosis(facts),
-        figures=sections.figures(captions or {}),
-        training=sections.training(facts),
-        settings=sections.settings(facts),
-        environment=sections.hardware(facts),
-        limits=sections.limits(facts),
+        figures=captions or {},
+        **template_values(facts),
     )
     return str(card).rstrip() + "\n"
 
@@ -193,13 +183,15 @@ def write_card(folder: str | Path, facts: CardFacts) -> Path:
             if (folder / path).is_file():
                 caption = f"Features of {text(name)} by class, in one projection of both parts."
                 captions[path] = (f"the {text(name)} features", caption)
+    roots = local_roots(folder)
+    facts = replace(facts, settings=scrub_json(facts.settings, roots))
     contents[CARD_FILE] = render_card(facts, captions).encode()
-    write_files(folder, contents)
+    write_files(folder, scrub_files(contents, roots))
     return folder / CARD_FILE
 
 
 def card_figures(card: str) -> list[str]:
-    """Paths of the figures that a card shows, relative to it: they have to go where the card goes.
+    """List the paths of the figures that a card shows, relative to it.
 
     Args:
         card: text of the card.

@@ -1,4 +1,4 @@
-"""What a model card tells: facts that only a model's author knows, and those that are collected from its run."""
+"""Collect the facts of a model card: those that only a model's author knows, and those of its run."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -10,36 +10,6 @@ from huggingface_hub.utils import HFValidationError, validate_repo_id
 from hf_relearn.models import MultimodalConfig
 from hf_relearn.records import Record, epoch_of, finite
 from hf_relearn.report.environment import environment
-
-# The identifiers of https://huggingface.co/docs/hub/repositories-licenses.
-LICENSES = frozenset(
-    """
-    apache-2.0 mit openrail bigscience-openrail-m creativeml-openrail-m bigscience-bloom-rail-1.0
-    bigcode-openrail-m afl-3.0 artistic-2.0 bsl-1.0 bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear c-uda cc cc0-1.0
-    cc-by-2.0 cc-by-2.5 cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0
-    cc-by-nd-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cdla-sharing-1.0
-    cdla-permissive-1.0 cdla-permissive-2.0 wtfpl ecl-2.0 epl-1.0 epl-2.0 etalab-2.0 eupl-1.1 eupl-1.2 agpl-3.0 gfdl
-    gpl gpl-2.0 gpl-3.0 lgpl lgpl-2.1 lgpl-3.0 isc h-research intel-research lppl-1.3c ms-pl apple-ascl apple-amlr
-    mpl-2.0 odc-by odbl openmdw-1.0 openrail++ osl-3.0 postgresql ofl-1.1 ncsa unlicense zlib pddl lgpl-lr
-    deepfloyd-if-license fair-noncommercial-research-license llama2 llama3 llama3.1 llama3.2 llama3.3 llama4
-    grok2-community gemma unknown other
-    """.split()
-)
-
-
-def check_license(identifier: str) -> None:
-    """Refuse a licence that the Hub does not know.
-
-    Raises:
-        ValueError: the message says which the common ones are.
-    """
-    if identifier not in LICENSES:
-        near = f"; did you mean {identifier.lower()}?" if identifier.lower() in LICENSES else ""
-        raise ValueError(
-            f"the licence {identifier!r} is none of the Hub's identifiers{near or ','} such as apache-2.0, mit, "
-            "cc-by-4.0 or cc-by-nc-4.0 (https://huggingface.co/docs/hub/repositories-licenses); use 'other' for "
-            "one of your own"
-        )
 
 
 def check_language(code: str) -> None:
@@ -56,7 +26,7 @@ def check_language(code: str) -> None:
 
 
 def is_hub_id(name: str | None) -> bool:
-    """Whether a name can be that of a repository on the Hub, which no absolute or long path can."""
+    """Check whether a name can be that of a repository on the Hub, which an absolute path cannot."""
     try:
         validate_repo_id(name or "")
     except HFValidationError:
@@ -69,7 +39,7 @@ Results = Mapping[str, Mapping[str, float]]
 
 @dataclass(frozen=True)
 class DatasetFacts:
-    """A data set that a model was trained on.
+    """Describe a data set that a model was trained on.
 
     Args:
         name: for a reader.
@@ -86,11 +56,12 @@ class DatasetFacts:
 
 @dataclass(frozen=True)
 class CardInfo:
-    """What a model card has to be told, since no run knows it. Everything may be left out.
+    """Describe a model by what its run does not know. Everything may be left out.
 
     Args:
         model_name: heading; None takes the name of the repository or of the output directory.
-        license: one of the Hub's identifiers, such as `apache-2.0`; `other` for one that is not among them.
+        license: one of the Hub's identifiers, such as `apache-2.0`; `other` for one that is not among them. The Hub
+            checks it when the card is pushed.
         language: ISO 639 codes of the languages in the data, such as `en`.
         tags: further ones for the Hub's search.
         datasets: None reads them from the training set, where that came from the Hub.
@@ -99,7 +70,7 @@ class CardInfo:
         settings: name -> value of hyper-parameters beside the training arguments.
 
     Raises:
-        ValueError: for a licence or language that the Hub would refuse.
+        ValueError: for a language that the Hub would refuse.
     """
 
     model_name: str | None = None
@@ -112,15 +83,13 @@ class CardInfo:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.license is not None:
-            check_license(self.license)
         for code in self.language:
             check_language(code)
 
 
 @dataclass(frozen=True)
 class EncoderFacts:
-    """One modality's encoder; `pretrained` is None where that is not known."""
+    """Describe one modality's encoder; `pretrained` is None if that is not known."""
 
     modality: str
     kind: str
@@ -135,7 +104,7 @@ class EncoderFacts:
 
 @dataclass(frozen=True)
 class CardFacts:
-    """All that a card tells.
+    """Hold all facts of a card.
 
     Args:
         name: heading.
@@ -204,7 +173,7 @@ def collect_facts(
     best_step: int | None = None,
     train_dataset: Any = None,
 ) -> CardFacts:
-    """Collect what a card tells.
+    """Collect the facts of a card.
 
     Args:
         config: the model's configuration.
@@ -254,7 +223,7 @@ def collect_facts(
 
 
 def encoder_facts(config: MultimodalConfig) -> list[EncoderFacts]:
-    """One entry for each modality, in the order of fusion."""
+    """Describe the encoder of each modality, in the order of fusion."""
     return [
         EncoderFacts(
             modality=name,
@@ -272,7 +241,7 @@ def encoder_facts(config: MultimodalConfig) -> list[EncoderFacts]:
 
 
 def changed_from_defaults(arguments: Any, values: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Hyper-parameters of a dataclass that differ from their defaults; empty for None.
+    """Find the hyper-parameters of a dataclass that differ from their defaults; empty for None.
 
     Where things lie, what is logged, saved or pushed, and anything that a token could hide in is left out.
 
@@ -296,7 +265,7 @@ def changed_from_defaults(arguments: Any, values: Mapping[str, Any] | None = Non
 def latest_evaluations(
     log_history: Sequence[Record], step: int | None
 ) -> tuple[dict[str, dict[str, float]], dict[str, int]]:
-    """The latest evaluation of each data set that says something of the weights of a step.
+    """Find the latest evaluation of each data set that applies to the weights of a step.
 
     Args:
         log_history: the Trainer's `state.log_history`. Evaluations after the end of training are of the final
@@ -327,7 +296,7 @@ def latest_evaluations(
 
 
 def dataset_facts(dataset: Any) -> DatasetFacts | None:
-    """Read which repository of the Hub a data set was loaded from; None where it does not say."""
+    """Read which repository of the Hub a data set was loaded from; None if it does not say."""
     while dataset is not None and not hasattr(dataset, "info"):
         parts = getattr(dataset, "datasets", None)  # of a ConcatDataset; a Subset has the whole data set instead
         dataset = parts[0] if parts else getattr(dataset, "dataset", None)

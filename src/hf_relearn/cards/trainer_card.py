@@ -1,4 +1,4 @@
-"""The model card of a Trainer's model: what of the Trainer it tells, and when it is written."""
+"""Write the model card of a Trainer's model, before pushes and at the end."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ Names = str | Sequence[str] | None
 
 
 class ModelCardCallback(TrainerCallback):
-    """Writes the model card before every push, and at the end of a run that pushes.
+    """Write the model card before every push, and at the end of a run that pushes.
 
     Args:
         write: writes it; it has to keep its failures to itself.
@@ -82,7 +82,7 @@ def trainer_facts(
     dataset_tags: Names = None,
     dataset: Names = None,
 ) -> "CardFacts":
-    """What a Trainer knows of its model.
+    """Collect the facts of a Trainer's model.
 
     Args:
         trainer: a Trainer; `card_info` is looked at where it has one.
@@ -94,7 +94,7 @@ def trainer_facts(
         dataset: their names.
 
     Raises:
-        ValueError: for a licence or language that the Hub would refuse, or a damaged record of the run.
+        ValueError: for a language that the Hub would refuse, or a damaged record of the run.
     """
     from hf_relearn.cards import CardInfo, DatasetFacts, collect_facts
 

@@ -1,13 +1,23 @@
 """`hf-relearn diagnose`: how well each modality of a saved model has learnt, without training."""
 
-import argparse
 import sys
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from hf_relearn.cli.loading import add_model_arguments, load_model
-from hf_relearn.cli.output import print_json, quiet, text_table
-from hf_relearn.cli.usage import by_name, fraction, named_value, positive
+import typer
+
+from hf_relearn.cli.shared import (
+    Cpu,
+    ModelName,
+    Revision,
+    UsageError,
+    epilog,
+    load_model,
+    print_json,
+    quiet,
+    text_table,
+)
+from hf_relearn.pairs import read_pairs
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -15,86 +25,116 @@ if TYPE_CHECKING:
     from hf_relearn.models import MultimodalForClassification
     from hf_relearn.training.saved_model import SavedModelDiagnosis
 
-HELP = "Diagnose a saved model on a data set, without training."
-DESCRIPTION = """Diagnose each modality of a saved model on a data set; nothing is trained.
-
-Purity tells how well K-means clusters of a modality's features agree with the classes. Much more of it on samples that
-the model was trained on than on held-out ones is over-training; alpha is how far re-learning would move the encoder
-back. The probe is the held-out accuracy of a linear classifier on that modality's features alone."""
-EXAMPLES = """  hf-relearn diagnose my-model --dataset_name me/my-clips
-  hf-relearn diagnose my-model --dataset_name clips.csv --columns audio=sound vision=picture --label_column emotion
-  hf-relearn diagnose my-model --dataset_name me/my-clips --held_out_split test --max_samples 500 --json"""
+EPILOG = epilog(
+    "hf-relearn diagnose my-model --dataset_name me/my-clips",
+    "hf-relearn diagnose my-model --dataset_name clips.csv --columns audio=sound vision=picture --label_column mood",
+    "hf-relearn diagnose my-model --dataset_name me/my-clips --held_out_split test --max_samples 500 --json",
+)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags of the command."""
-    add_model_arguments(parser)
-    data = parser.add_argument_group("data")
-    data.add_argument(
-        "--dataset_name",
-        metavar="NAME",
-        required=True,
-        help="Hub id, local folder (Parquet, CSV, JSON, or media with metadata), or one such file.",
-    )
-    data.add_argument("--dataset_config_name", metavar="NAME", help="Configuration of the data set.")
-    data.add_argument(
-        "--columns",
-        metavar="MODALITY=COLUMN",
-        nargs="+",
-        type=named_value,
-        default=[],
-        help="Columns of the modalities, where they are called otherwise; several with numbers, joined by commas, "
-        "make one vector.",
-    )
-    data.add_argument("--label_column", metavar="COLUMN", default="label", help="Column with classes (label).")
-    data.add_argument("--train_split", metavar="SPLIT", default="train", help="What the model was trained on (train).")
-    data.add_argument(
-        "--held_out_split",
-        metavar="SPLIT",
-        help="What it was not trained on (validation; where there is none, a part of the training split).",
-    )
-    data.add_argument(
-        "--held_out_fraction", metavar="SHARE", type=fraction, default=0.1, help="Size of that part (0.1)."
-    )
-    measure = parser.add_argument_group("measurement")
-    measure.add_argument("--max_samples", metavar="N", type=positive, help="Bound on the samples of each part.")
-    measure.add_argument(
-        "--sampling",
-        choices=("matched", "all"),
-        default="matched",
-        help="Training samples looked at: as many as held-out ones, so that chance lifts both purities alike "
-        "(matched), or all.",
-    )
-    measure.add_argument("--n_init", metavar="N", type=positive, default=1, help="K-means starts (1).")
-    measure.add_argument("--batch_size", metavar="N", type=positive, default=32, help="Samples per forward pass (32).")
-    measure.add_argument("--seed", metavar="N", type=int, default=0, help="Of the samples drawn and K-means (0).")
-    parser.add_argument("--json", action="store_true", help="Print one JSON object: modalities, num_classes, notes.")
+def diagnose(
+    context: typer.Context,
+    model: ModelName,
+    dataset_name: Annotated[
+        str,
+        typer.Option(
+            "--dataset_name",
+            metavar="NAME",
+            help="Hub id, local folder (Parquet, CSV, JSON, or media with metadata), or one such file.",
+            show_default=False,
+        ),
+    ],
+    revision: Revision = "main",
+    cpu: Cpu = False,
+    dataset_config_name: Annotated[
+        str | None, typer.Option("--dataset_config_name", metavar="NAME", help="Configuration of the data set.")
+    ] = None,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--columns",
+            metavar="MODALITY=COLUMN ...",
+            help="Columns of the modalities that have another name; several with numbers, joined by commas, make one "
+            "vector.",
+        ),
+    ] = None,
+    label_column: Annotated[
+        str, typer.Option("--label_column", metavar="COLUMN", help="Column with classes.")
+    ] = "label",
+    train_split: Annotated[
+        str, typer.Option("--train_split", metavar="SPLIT", help="Split that the model was trained on.")
+    ] = "train",
+    held_out_split: Annotated[
+        str | None,
+        typer.Option(
+            "--held_out_split",
+            metavar="SPLIT",
+            help="Split that it was not trained on; unset, 'validation', or a part of the training split.",
+        ),
+    ] = None,
+    held_out_fraction: Annotated[
+        float, typer.Option("--held_out_fraction", metavar="SHARE", help="Size of that part.")
+    ] = 0.1,
+    max_samples: Annotated[
+        int | None, typer.Option("--max_samples", metavar="N", min=1, help="Samples of each part at most.")
+    ] = None,
+    sampling: Annotated[
+        Literal["matched", "all"],
+        typer.Option(
+            "--sampling",
+            help="Training samples to use: as many as held-out ones, so that chance lifts both purities alike "
+            "(matched), or all.",
+        ),
+    ] = "matched",
+    n_init: Annotated[int, typer.Option("--n_init", metavar="N", min=1, help="K-means starts.")] = 1,
+    batch_size: Annotated[
+        int, typer.Option("--batch_size", metavar="N", min=1, help="Samples per forward pass.")
+    ] = 32,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Seed of the samples drawn and of K-means.")] = 0,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object: modalities, num_classes, notes.")
+    ] = False,
+) -> None:
+    """Diagnose a saved model on a data set, without training.
 
-
-def run(args: argparse.Namespace) -> None:
-    """Diagnose and print."""
-    with quiet(args.debug):
+    Purity is how well K-means clusters of a modality's features agree with the classes. Much more of it on samples
+    that the model was trained on than on held-out ones is over-training; alpha is how far re-learning would move the
+    encoder back. The probe is the held-out accuracy of a linear classifier on that modality's features alone.
+    """
+    if not 0 < held_out_fraction < 1:
+        raise UsageError(f"--held_out_fraction is {held_out_fraction:g}: give a number between 0 and 1")
+    with quiet(context):
         from hf_relearn.training import MultimodalCollator
         from hf_relearn.training.saved_model import diagnose_saved_model
 
-        model, processor = load_model(args.model, args.revision)
-        columns = _columns(args, model)
-        splits, notes = _load_splits(args, model, columns)
+        loaded, processor = load_model(model, revision)
+        column_of = _columns(columns, loaded)
+        splits, notes = _load_splits(
+            loaded,
+            column_of,
+            dataset_name,
+            dataset_config_name,
+            label_column=label_column,
+            train_split=train_split,
+            held_out_split=held_out_split,
+            held_out_fraction=held_out_fraction,
+            seed=seed,
+        )
         found = diagnose_saved_model(
-            model,
-            MultimodalCollator(processor, columns, args.label_column),
+            loaded,
+            MultimodalCollator(processor, column_of, label_column),
             splits["train"],
             splits["validation"],
-            sampling=args.sampling,
-            max_samples=args.max_samples,
-            n_init=args.n_init,
-            batch_size=args.batch_size,
-            seed=args.seed,
-            use_cpu=args.cpu,
-            progress=sys.stderr.isatty() and not args.json,
+            sampling=sampling,
+            max_samples=max_samples,
+            n_init=n_init,
+            batch_size=batch_size,
+            seed=seed,
+            use_cpu=cpu,
+            progress=sys.stderr.isatty() and not as_json,
         )
     notes += found.notes
-    if args.json:
+    if as_json:
         modalities = {
             name: {**asdict(diagnosis), "probe_accuracy": found.probe_accuracies[name]}
             for name, diagnosis in found.modalities.items()
@@ -106,41 +146,52 @@ def run(args: argparse.Namespace) -> None:
             print(f"note: {note}")
 
 
-def _columns(args: argparse.Namespace, model: "MultimodalForClassification") -> dict[str, str | list[str]]:
+def _columns(given: list[str] | None, model: "MultimodalForClassification") -> dict[str, str | list[str]]:
     modalities = model.config.modalities
-    given = by_name(args.columns, modalities, "--columns")
-    columns: dict[str, str | list[str]] = {name: given.get(name, name) for name in modalities}
-    for name, column in given.items():
+    try:
+        pairs = read_pairs("--columns", given, modalities)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    columns: dict[str, str | list[str]] = {name: pairs.get(name, name) for name in modalities}
+    for name, column in pairs.items():
         if modalities[name].kind == "features" and "," in column:
             columns[name] = column.split(",")
     return columns
 
 
 def _load_splits(
-    args: argparse.Namespace, model: "MultimodalForClassification", columns: dict[str, Any]
+    model: "MultimodalForClassification",
+    columns: dict[str, Any],
+    dataset_name: str,
+    config_name: str | None,
+    *,
+    label_column: str,
+    train_split: str,
+    held_out_split: str | None,
+    held_out_fraction: float,
+    seed: int,
 ) -> tuple["DatasetDict", list[str]]:
-    """The parts `train` and `validation` (the held-out one), and what is to be noted of them."""
+    """Load the parts `train` and `validation` (the held-out one), with notes for the reader."""
     from hf_relearn.data.tables import TableError, load_table, read_table
 
-    names = {"train": args.train_split, "validation": args.held_out_split or "validation"}
-    there = read_table(args.dataset_name, args.dataset_config_name, names)[0]
+    names = {"train": train_split, "validation": held_out_split or "validation"}
+    there = read_table(dataset_name, config_name, names)[0]
     drawn = names["validation"] not in there
-    if drawn and args.held_out_split is not None:
-        has = ", ".join(there)
-        raise TableError(f"{args.dataset_name} has no split {args.held_out_split!r} to hold out; it has {has}")
+    if drawn and held_out_split is not None:
+        raise TableError(f"{dataset_name} has no split {held_out_split!r} to hold out; it has {', '.join(there)}")
     splits = load_table(
-        args.dataset_name,
-        args.dataset_config_name,
+        dataset_name,
+        config_name,
         columns=columns,
         kinds={name: modality.kind for name, modality in model.config.modalities.items()},
-        label_column=args.label_column,
+        label_column=label_column,
         splits=names,
-        validation_fraction=args.held_out_fraction,
-        seed=args.seed,
+        validation_fraction=held_out_fraction,
+        seed=seed,
     )
     if not drawn:
         return splits, []
-    part = f"{args.held_out_fraction:g} of the split {args.train_split!r} was drawn as held-out part"
+    part = f"{held_out_fraction:g} of the split {train_split!r} was drawn as held-out part"
     return splits, [f"{part}: if the model was trained on it, the gaps say nothing"]
 
 

@@ -1,93 +1,92 @@
-"""The command `hf-relearn`: its sub-commands, how they end, and what is said when they fail."""
+"""The command `hf-relearn`: its sub-commands and their exit codes."""
 
-import argparse
-import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Annotated
+
+import typer
 
 from hf_relearn import __version__
-from hf_relearn.cli import card, demo, diagnose, export, predict, report, space
-from hf_relearn.cli.usage import UsageError
+from hf_relearn.cli import diagnose, folders, predict, sharing
+from hf_relearn.cli.shared import EXIT_CODES, UsageError
+from hf_relearn.errors import one_line
 
-OK, FAILED, WRONG_USAGE = 0, 1, 2
-COMMANDS = {
-    "predict": predict,
-    "diagnose": diagnose,
-    "report": report,
-    "card": card,
-    "export": export,
-    "demo": demo,
-    "space": space,
+FAILED, WRONG_USAGE = 1, 2
+COMMANDS: dict[str, tuple[Callable[..., None], str]] = {  # with the end of its help
+    "predict": (predict.predict, predict.EPILOG),
+    "diagnose": (diagnose.diagnose, diagnose.EPILOG),
+    "report": (folders.report, folders.REPORT_EPILOG),
+    "compare": (folders.compare, folders.COMPARE_EPILOG),
+    "card": (folders.card, folders.CARD_EPILOG),
+    "export": (sharing.export, sharing.EXPORT_EPILOG),
+    "demo": (sharing.demo, sharing.DEMO_EPILOG),
+    "space": (sharing.space, sharing.SPACE_EPILOG),
 }
+SEVERAL_VALUES = ("--columns", "--language", "--tags")
 
-DESCRIPTION = """Use, examine and document fusion models trained with hf_relearn.
+app = typer.Typer(
+    help="""Use, examine and document fusion models trained with hf_relearn.
 
-A MODEL is a folder in which one was saved, or its name on the Hub (name/model)."""
+    A MODEL is a folder in which one was saved, or its name on the Hub (name/model).""",
+    epilog=f"'hf-relearn COMMAND --help' shows a command's flags, with examples.\n\n{EXIT_CODES}",
+    add_completion=False,
+    no_args_is_help=True,
+    invoke_without_command=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 119},
+)
+for name, (command, epilog) in COMMANDS.items():
+    app.command(name, epilog=epilog)(command)
 
-EXIT_CODES = """exit codes:
-  0  everything went well
-  1  the work failed; one line on stderr says why (--debug before the command shows the traceback)
-  2  wrong usage: an unknown flag, a value that does not fit, a modality that the model does not have"""
+
+@app.callback()
+def options(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error, and what libraries log.")
+    ] = False,
+) -> None:
+    """Handle the flags before a command."""
+    context.obj = debug
+    if version:
+        print(f"hf-relearn {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        context.fail("name a command")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command.
+    """Run a command and return its exit code: 0, 1 for a failure at work, 2 for wrong usage.
 
     Args:
         argv: the arguments; None takes those of the process.
-
-    Returns:
-        The exit code: 0, 1 for a failure at work, 2 for wrong usage.
     """
-    parser = build_parser()
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
     try:
-        args = parser.parse_args(argv)
-    except SystemExit as end:  # after --help, --version or wrong usage, which argparse has told of
-        return end.code if isinstance(end.code, int) else WRONG_USAGE
-    if args.command is None:
-        parser.print_help(sys.stderr)
-        return WRONG_USAGE
-    try:
-        COMMANDS[args.command].run(args)
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader of our output has had enough, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
+        app(["--debug"] * debug + list(one_value_a_flag(words)), prog_name="hf-relearn")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else FAILED
     except Exception as error:
-        if args.debug:
+        if debug:
             traceback.print_exc()
-        print(f"hf-relearn {args.command}: error: {one_line(error)}", file=sys.stderr)
+        print(f"hf-relearn {words[0]}: error: {one_line(error)}", file=sys.stderr)
         return WRONG_USAGE if isinstance(error, UsageError) else FAILED
-    return OK
+    return 0
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of all commands."""
-    parser = argparse.ArgumentParser(
-        prog="hf-relearn",
-        description=DESCRIPTION,
-        epilog=f"'hf-relearn COMMAND --help' shows a command's flags, with examples.\n\n{EXIT_CODES}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action="version", version=f"hf-relearn {__version__}")
-    parser.add_argument("--debug", action="store_true", help="Show the traceback of an error, and what libraries log.")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-    for name, module in COMMANDS.items():
-        command = commands.add_parser(
-            name,
-            help=module.HELP,
-            description=module.DESCRIPTION,
-            epilog=f"examples:\n{module.EXAMPLES}\n\n{EXIT_CODES}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        module.add_arguments(command)
-    return parser
-
-
-def one_line(error: Exception) -> str:
-    """An error as one line; what no message was written for is named by its type."""
-    message = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    message = " ".join(message.split()) or "no reason was given"
-    expected = isinstance(error, (ValueError, OSError, KeyError, ImportError))
-    return message if expected else f"{type(error).__name__}: {message}"
+def one_value_a_flag(words: Sequence[str]) -> Iterator[str]:
+    """Repeat a flag that takes several values before each of them, as click reads it."""
+    flag = None
+    for word in words:
+        if word.startswith("-"):
+            flag, first = (word, True) if word in SEVERAL_VALUES else (None, False)
+        elif flag and not first:
+            yield flag
+        else:
+            first = False
+        yield word

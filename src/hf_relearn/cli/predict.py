@@ -1,84 +1,114 @@
 """`hf-relearn predict`: labels and scores of samples."""
 
-import argparse
+import csv
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from hf_relearn.cli.loading import add_model_arguments, load_model
-from hf_relearn.cli.output import print_json, quiet, text_table
-from hf_relearn.cli.usage import UsageError, named_value, positive
+import typer
+
+from hf_relearn.cli.shared import (
+    Cpu,
+    ModelName,
+    Revision,
+    UsageError,
+    epilog,
+    load_model,
+    print_json,
+    quiet,
+    text_table,
+)
 
 if TYPE_CHECKING:
     from hf_relearn.models import MultimodalClassificationPipeline
 
-HELP = "Classify samples: files, addresses or texts."
-DESCRIPTION = """Classify a sample, or those of a file.
-
-A sample is given as MODALITY=VALUE: a file or an http(s) address of a sound, picture or video, a text, or numbers in
-brackets ([0.1,0.2]) for given features. The modalities are the model's; image, audio, video and text also name its
-only one of that kind. One that is left out is missing. For several pictures, name the modality once for each."""
-EXAMPLES = """  hf-relearn predict my-model audio=clip.wav image=face.jpg
-  hf-relearn predict me/my-model image=https://example.org/cat.jpg text="a cat" --contributions
-  hf-relearn predict my-model --file samples.csv --batch_size 16 --json > scores.jsonl"""
+EPILOG = epilog(
+    "hf-relearn predict my-model audio=clip.wav image=face.jpg",
+    'hf-relearn predict me/my-model image=https://example.org/cat.jpg text="a cat" --contributions',
+    "hf-relearn predict my-model --file samples.csv --batch_size 16 --json > scores.jsonl",
+)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags of the command."""
-    add_model_arguments(parser)
-    parser.add_argument(
-        "sample", metavar="MODALITY=VALUE", nargs="*", type=named_value, help="What a sample holds of a modality."
-    )
-    parser.add_argument(
-        "--file",
-        metavar="FILE",
-        help="Samples: CSV with one column per modality, or JSON with one object per line (.jsonl; '-' reads such "
-        "lines from stdin). Files named there are sought from the folder of FILE; an empty cell or null is a modality "
-        "that the sample lacks.",
-    )
-    parser.add_argument("--top_k", metavar="N", type=positive, default=5, help="Labels per sample (5).")
-    parser.add_argument(
-        "--contributions",
-        action="store_true",
-        help="Tell each modality's share: how much a score falls when the modality is left out.",
-    )
-    parser.add_argument("--batch_size", metavar="N", type=positive, default=8, help="Samples per forward pass (8).")
-    parser.add_argument(
-        "--json", action="store_true", help="Print one JSON object per sample and line: sample, predictions."
-    )
+def predict(
+    context: typer.Context,
+    model: ModelName,
+    sample: Annotated[
+        list[str] | None, typer.Argument(metavar="[MODALITY=VALUE ...]", help="The values of one sample.")
+    ] = None,
+    revision: Revision = "main",
+    cpu: Cpu = False,
+    file: Annotated[
+        str | None,
+        typer.Option(
+            "--file",
+            metavar="FILE",
+            help="Samples: CSV with one column per modality, or JSON with one object per line (.jsonl; '-' reads such "
+            "lines from stdin). Files named there are looked up from the folder of FILE; an empty cell or null is a "
+            "missing modality.",
+        ),
+    ] = None,
+    top_k: Annotated[int, typer.Option("--top_k", metavar="N", min=1, help="Labels per sample.")] = 5,
+    contributions: Annotated[
+        bool,
+        typer.Option(
+            "--contributions", help="Show how much each score falls when a modality is left out, for each modality."
+        ),
+    ] = False,
+    allow_private_addresses: Annotated[
+        bool,
+        typer.Option(
+            "--allow_private_addresses",
+            help="Also fetch http(s) addresses of this machine and of private networks.",
+        ),
+    ] = False,
+    batch_size: Annotated[int, typer.Option("--batch_size", metavar="N", min=1, help="Samples per forward pass.")] = 8,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object per sample and line: sample, predictions.")
+    ] = False,
+) -> None:
+    """Classify samples: files, addresses or texts.
 
-
-def run(args: argparse.Namespace) -> None:
-    """Classify and print."""
-    if bool(args.sample) == bool(args.file):
+    A sample is given as MODALITY=VALUE: a file or an http(s) address of a sound, picture or video, a text, or numbers
+    in brackets ([0.1,0.2]) for given features. The modalities are the model's; image, audio, video and text also name
+    its only one of that kind. One that is left out is missing. For several pictures, name the modality once for each.
+    """
+    if bool(sample) == bool(file):
         raise UsageError("give either a sample (MODALITY=VALUE ...) or --file")
-    if args.file not in (None, "-") and not Path(args.file).is_file():
-        raise FileNotFoundError(f"{args.file}: no such file")
-    with quiet(args.debug):
-        from hf_relearn.cli.samples import given_sample, read_samples
+    pairs = [(text, *text.partition("=")) for text in sample or []]
+    for text, name, equals, value in pairs:
+        if not name or not equals or not value:
+            raise UsageError(f"{text!r} is not of the form MODALITY=VALUE")
+    if file not in (None, "-") and not Path(str(file)).is_file():
+        raise FileNotFoundError(f"{file}: no such file")
+    with quiet(context):
         from hf_relearn.models.pipeline_multimodal import TASK, MultimodalClassificationPipeline
 
-        model, processor = load_model(args.model, args.revision)
+        loaded, processor = load_model(model, revision)
         classify = MultimodalClassificationPipeline(
-            model=model, processor=processor, task=TASK, device=-1 if args.cpu else None
+            model=loaded, processor=processor, task=TASK, device=-1 if cpu else None
         )
-        samples = [given_sample(classify, args.sample)] if args.sample else read_samples(classify, args.file)
-        for number, predictions in enumerate(_predictions(classify, samples, args)):
-            if args.json:
+        samples = (
+            _rows_as_samples(classify, file)
+            if file
+            else iter([_given_sample(classify, [(name, value) for _, name, _, value in pairs])])
+        )
+        answers = classify(
+            samples,
+            batch_size=batch_size,
+            top_k=top_k,
+            return_contributions=contributions,
+            allow_private_addresses=allow_private_addresses,
+        )
+        for number, predictions in enumerate(answers):
+            if as_json:
                 print_json({"sample": number, "predictions": predictions})
             else:
-                if args.file:
+                if file:
                     print(f"{'' if number == 0 else chr(10)}sample {number}")
                 print(_table(predictions))
-
-
-def _predictions(classify: "MultimodalClassificationPipeline", samples: Any, args: argparse.Namespace) -> Any:
-    """The pipeline's answers, one sample after the other."""
-    return classify(
-        (sample for sample in samples),
-        batch_size=args.batch_size,
-        top_k=args.top_k,
-        return_contributions=args.contributions,
-    )
 
 
 def _table(predictions: list[dict[str, Any]]) -> str:
@@ -92,3 +122,90 @@ def _table(predictions: list[dict[str, Any]]) -> str:
         for entry in predictions
     ]
     return text_table(["label", "score", *names], rows)
+
+
+def _given_sample(classify: "MultimodalClassificationPipeline", pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """Make a sample of `MODALITY=VALUE` pairs; several pictures of a modality make a list."""
+    sample: dict[str, Any] = {}
+    for key, text in pairs:
+        name = classify.modality_of(key)
+        if name is None:
+            raise UsageError(
+                f"{key}={text} names {key!r}, but the modalities are {', '.join(classify.processor.inputs)}"
+            )
+        kind = classify.model.config.modalities[name].kind
+        value = _numbers(key, text) if kind == "features" else text
+        if name not in sample:
+            sample[name] = value
+        elif kind in ("vision", "video"):
+            sample[name] = [*(sample[name] if isinstance(sample[name], list) else [sample[name]]), value]
+        else:
+            raise UsageError(f"{key}={text}: the modality {name!r} is given twice")
+    return sample
+
+
+def _rows_as_samples(classify: "MultimodalClassificationPipeline", path: str) -> Iterator[dict[str, Any]]:
+    """Read the samples of a file, one at a time; columns of no modality are left out, with a note on stderr."""
+    folder = Path() if path == "-" else Path(path).parent
+    left_out: set[str] = set()
+    number = -1
+    for number, row in enumerate(_rows(path)):
+        sample: dict[str, Any] = {}
+        for key, value in row.items():
+            name = classify.modality_of(key)
+            if name is None:
+                if key not in left_out:
+                    print(f"hf-relearn predict: note: {path}: {key!r} is no modality, left out", file=sys.stderr)
+                left_out.add(key)
+            else:
+                sample[name] = _from_file(value, classify.model.config.modalities[name].kind, folder)
+        if all(value is None for value in sample.values()):
+            raise ValueError(
+                f"{path}: sample {number} has none of the modalities {', '.join(classify.processor.inputs)}, by which "
+                "columns must be named"
+            )
+        yield sample
+    if number < 0:
+        raise ValueError(f"{path} holds no samples")
+
+
+def _rows(path: str) -> Iterator[Mapping[str, Any]]:
+    if Path(path).suffix.lower() == ".csv":
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            for row in csv.DictReader(file):
+                yield {key: value or None for key, value in row.items() if key is not None}
+        return
+    with nullcontext(sys.stdin) if path == "-" else open(path, encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise ValueError(f"{path}, line {number}: no JSON ({error}); give one object per line") from error
+            if not isinstance(row, dict):
+                raise ValueError(f"{path}, line {number}: no JSON object of modalities and values")
+            yield row
+
+
+def _from_file(value: Any, kind: str, folder: Path) -> Any:
+    """Read a cell: numbers out of a CSV's text, and files relative to the folder of the samples' file."""
+    from hf_relearn.models.processing_downloads import is_address
+
+    if isinstance(value, list) and kind != "features":
+        return [_from_file(item, kind, folder) for item in value]
+    if not isinstance(value, str) or kind == "text":
+        return value
+    if kind == "features":
+        return _numbers(kind, value)
+    return value if is_address(value) else str(folder / value)
+
+
+def _numbers(name: str, text: str) -> list[Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, list):
+        raise UsageError(f"{name}={text}: features are numbers in brackets, such as [0.1,0.2]")
+    return value

@@ -1,32 +1,55 @@
-"""CREMA-D as a `datasets` data set: prepared once from the files of a clone, then memory-mapped from a cache."""
+"""Prepare CREMA-D as a `datasets` data set, once from the files of a clone, then memory-mapped from a cache."""
 
 import csv
+import errno
+import io
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import datasets
-from filelock import FileLock
-from tqdm.auto import tqdm
+import joblib
+import pyarrow
 
 from hf_relearn.data.cremad_clips import (
+    EMOTION_NAMES,
     ClipScan,
     CremadDataError,
     Defect,
     check_unreadable,
     clips_fingerprint,
+    parse_clip_name,
     scan_clips,
 )
-from hf_relearn.data.cremad_shards import Shard, shard_defects, write_shard
-from hf_relearn.data.media import JPEG_QUALITY
-from hf_relearn.data.parallel import available_cores, map_unordered
+from hf_relearn.data.media import JPEG_QUALITY, UnreadableMediaError, check_wav, sample_frames
+from hf_relearn.files import write_files
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1  # raise it whenever the same clips would give other rows
-CLIPS_PER_SHARD = 64
+FORMAT_VERSION = 2  # raise it whenever the same clips would give other rows
 UNREADABLE_LIST = "unreadable.csv"
+FEATURES = datasets.Features(
+    {
+        "name": datasets.Value("string"),
+        "actor": datasets.Value("string"),
+        "sentence": datasets.Value("string"),
+        "level": datasets.Value("string"),
+        "audio": datasets.Audio(decode=False),
+        "frames": datasets.List(datasets.Image(decode=False)),
+        "label": datasets.ClassLabel(names=list(EMOTION_NAMES)),
+    }
+)
+_DEFECTS = "defects"  # column of the prepared rows: file and reason, in turn; empty for a readable clip
+# `datasets.Audio` needs torchcodec to write what is sound already, so that bytes are written, and cast when read.
+_STORED = datasets.Features(
+    {
+        **FEATURES,
+        "audio": {"bytes": datasets.Value("binary"), "path": datasets.Value("string")},
+        _DEFECTS: datasets.List(datasets.Value("string")),
+    }
+)
 # Starting a process takes seconds, so a further one has to have this much to read.
 _BYTES_PER_PROCESS = 64 * 1024**2
 
@@ -44,8 +67,8 @@ def prepare_cremad(
 
     The prepared data lie in `<cache_dir>/cremad-<fingerprint>`. The fingerprint covers the absolute `data_dir`, every
     clip file's name and size, `frames_per_second`, `max_side` and the format's version, so anything that changes is
-    prepared anew. A valid cache is used without decoding; an interrupted preparation goes on with the shards that are
-    missing. Several processes may call this at once: one prepares, the others wait.
+    prepared anew. A valid cache is used without decoding; an interrupted preparation begins again. Several processes
+    may call this at once: one prepares, the others wait.
 
     Args:
         data_dir: Folder with `AudioWAV/<name>.wav` and `VideoFlash/<name>.flv`, names like `1001_DFA_ANG_XX` (actor,
@@ -76,28 +99,43 @@ def prepare_cremad(
         raise ValueError(f"max_side is {max_side}; it must be 1 or more pixels")
     if not 0 <= max_unreadable_share <= 1:
         raise ValueError(f"max_unreadable_share is {max_unreadable_share}; it must be a share from 0 to 1")
+    if num_proc is not None and num_proc < 1:
+        raise ValueError(f"num_proc is {num_proc}; it must be 1 or more")
     scan = scan_clips(data_dir)
     settings = {
         "format": FORMAT_VERSION,
         "frames_per_second": float(frames_per_second),
         "max_side": max_side,
         "jpeg_quality": JPEG_QUALITY,
-        "clips_per_shard": CLIPS_PER_SHARD,
     }
     parent = Path(cache_dir) if cache_dir is not None else Path(datasets.config.HF_DATASETS_CACHE) / "cremad"
     folder = parent / f"cremad-{clips_fingerprint(data_dir, scan, settings)}"
-    shards = _plan_shards(folder, scan, frames_per_second, max_side)
-    defects = _all_defects(scan, shards)
-    if defects is None or not (folder / UNREADABLE_LIST).is_file():
-        defects = _prepare(folder, scan, shards, num_proc, max_unreadable_share)
-    note = check_unreadable(defects, scan.num_names, max_unreadable_share, folder / UNREADABLE_LIST)
+    list_file = folder / UNREADABLE_LIST
+    try:  # what the scan alone finds (above all a clone without its git-lfs files) stops this before any decoding
+        check_unreadable(scan.defects, scan.num_names, max_unreadable_share, list_file)
+    except CremadDataError:
+        _write_list(list_file, scan.defects)
+        raise
+    if not list_file.is_file():
+        logger.info("preparing CREMA-D in %s: %d clips", folder, len(scan.clips))
+    rows = _prepare(folder, scan, frames_per_second, max_side, num_proc)
+    found = [
+        Defect(name, file, reason)
+        for name, defects in zip(rows["name"][:], rows[_DEFECTS][:], strict=True)
+        for file, reason in zip(defects[::2], defects[1::2], strict=True)
+    ]
+    _write_list(list_file, sorted([*scan.defects, *found], key=lambda defect: (defect.name, defect.file)))
+    note = check_unreadable([*scan.defects, *found], scan.num_names, max_unreadable_share, list_file)
     if note:
         logger.warning(note)
-    return datasets.concatenate_datasets([datasets.Dataset.from_file(str(shard.path)) for shard in shards])
+    if found:
+        unreadable = {defect.name for defect in found}
+        rows = rows.select([place for place, name in enumerate(rows["name"][:]) if name not in unreadable])
+    return rows.remove_columns(_DEFECTS).cast_column("audio", FEATURES["audio"])
 
 
 def read_unreadable(dataset: datasets.Dataset) -> dict[str, str]:
-    """Names of the clips that were left out when `dataset` was prepared, with the reason of each.
+    """Read which clips were left out when `dataset` was prepared, with the reason of each.
 
     Args:
         dataset: What `prepare_cremad` returned, or a selection of its rows.
@@ -105,7 +143,7 @@ def read_unreadable(dataset: datasets.Dataset) -> dict[str, str]:
     Returns:
         Name -> reason; empty when nothing was left out or the data set does not come from a prepared folder.
     """
-    for folder in {Path(file["filename"]).parent for file in dataset.cache_files}:
+    for folder in {folder for file in dataset.cache_files for folder in Path(file["filename"]).parents[:4]}:
         list_file = folder / UNREADABLE_LIST
         if list_file.is_file():
             with list_file.open(encoding="utf-8", newline="") as file:
@@ -113,65 +151,63 @@ def read_unreadable(dataset: datasets.Dataset) -> dict[str, str]:
     return {}
 
 
-def _plan_shards(folder: Path, scan: ClipScan, frames_per_second: float, max_side: int) -> list[Shard]:
-    chunks = [scan.clips[start : start + CLIPS_PER_SHARD] for start in range(0, len(scan.clips), CLIPS_PER_SHARD)]
-    return [
-        Shard(folder / f"clips-{index:05d}-of-{len(chunks):05d}.arrow", chunk, frames_per_second, max_side)
-        for index, chunk in enumerate(chunks)
-    ]
-
-
-def _all_defects(scan: ClipScan, shards: Sequence[Shard]) -> list[Defect] | None:
-    """Every defect, or `None` as long as a shard is missing."""
-    defects = list(scan.defects)
-    for shard in shards:
-        found = shard_defects(shard)
-        if found is None:
-            return None
-        defects.extend(found)
-    return sorted(defects, key=lambda defect: (defect.name, defect.file))
-
-
 def _prepare(
-    folder: Path, scan: ClipScan, shards: Sequence[Shard], num_proc: int | None, max_unreadable_share: float
-) -> list[Defect]:
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
-        for leftover in folder.glob("*.partial*"):  # of killed processes: nobody else writes while we hold the lock
-            leftover.unlink(missing_ok=True)
-        missing = [shard for shard in shards if shard_defects(shard) is None]
-        if missing or not shards:
-            # What the scan alone finds (above all a clone without its git-lfs files) stops this before any decoding.
-            _write_list(folder, scan.defects)
-            check_unreadable(scan.defects, scan.num_names, max_unreadable_share, folder / UNREADABLE_LIST)
-            (folder / UNREADABLE_LIST).unlink()  # it comes back complete, after the last shard
-        if missing:
-            num_proc = num_proc if num_proc is not None else _default_num_proc(missing)
-            logger.info("preparing CREMA-D in %s: %d of %d shards to do", folder, len(missing), len(shards))
-            num_clips = sum(len(shard.clips) for shard in shards)
-            done = num_clips - sum(len(shard.clips) for shard in missing)
-            with tqdm(total=num_clips, initial=done, desc="Preparing CREMA-D", unit="clip") as bar:
-                for count in map_unordered(write_shard, missing, num_proc):
-                    bar.update(count)
-        defects = _all_defects(scan, shards)
-        if defects is None:
-            raise CremadDataError(
-                f"the prepared shards in {folder} vanish or change while they are written; "
-                "choose a cache_dir that no other program changes"
-            )
-        _write_list(folder, defects)
-        return defects
+    folder: Path, scan: ClipScan, frames_per_second: float, max_side: int, num_proc: int | None
+) -> datasets.Dataset:
+    clips = [(str(clip.name), str(clip.audio), str(clip.video)) for clip in scan.clips]
+    num_proc = min(num_proc if num_proc is not None else _default_num_proc(scan), len(clips))
+    try:
+        return datasets.Dataset.from_generator(
+            _rows,
+            features=_STORED,
+            cache_dir=str(folder),
+            gen_kwargs={"clips": clips, "frames_per_second": frames_per_second, "max_side": max_side},
+            num_proc=num_proc if num_proc > 1 else None,
+            writer_batch_size=100,  # rows that a process holds in memory
+        )
+    except datasets.exceptions.DatasetGenerationError as error:
+        raise error.__cause__ or error from None
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        if getattr(error, "errno", None) not in (None, errno.ENOENT):  # pyarrow gives none for a file that was cut
+            raise
+        raise CremadDataError(f"the prepared clips in {folder} are damaged ({error}): delete that folder") from error
 
 
-def _default_num_proc(shards: Sequence[Shard]) -> int:
-    size = sum(clip.audio.stat().st_size + clip.video.stat().st_size for shard in shards for clip in shard.clips)
-    return min(available_cores(), 1 + size // _BYTES_PER_PROCESS)
+def _rows(clips: list[tuple[str, str, str]], frames_per_second: float, max_side: int) -> Iterator[dict[str, Any]]:
+    """Decode clips of a name, a sound file and a video file; an unreadable one becomes a row with its defects."""
+    for text, audio_file, video_file in clips:
+        name, audio, video = parse_clip_name(text), Path(audio_file), Path(video_file)
+        assert name is not None  # it was read from such a text
+        sound, frames, defects = audio.read_bytes(), [], []
+        try:
+            check_wav(sound)
+        except UnreadableMediaError as error:
+            defects += [f"{audio.parent.name}/{audio.name}", str(error)]
+        try:
+            frames = sample_frames(video.read_bytes(), frames_per_second, max_side)
+        except UnreadableMediaError as error:
+            defects += [f"{video.parent.name}/{video.name}", str(error)]
+        yield {
+            "name": text,
+            "actor": name.actor,
+            "sentence": name.sentence,
+            "level": name.level,
+            "audio": {"bytes": b"" if defects else sound, "path": audio.name},
+            "frames": [{"bytes": frame, "path": None} for frame in frames if not defects],
+            "label": name.label,
+            _DEFECTS: defects,
+        }
 
 
-def _write_list(folder: Path, defects: Sequence[Defect]) -> None:
-    partial = folder / f"{UNREADABLE_LIST}.partial"
-    with partial.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("name", "file", "reason"))
-        writer.writerows((defect.name, defect.file, defect.reason) for defect in defects)
-    os.replace(partial, folder / UNREADABLE_LIST)
+def _default_num_proc(scan: ClipScan) -> int:
+    return min(joblib.cpu_count(), 1 + sum(size for _, size in scan.files) // _BYTES_PER_PROCESS)
+
+
+def _write_list(list_file: Path, defects: Sequence[Defect]) -> None:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(("name", "file", "reason"))
+    writer.writerows((defect.name, defect.file, defect.reason) for defect in defects)
+    content = text.getvalue().encode()
+    if not list_file.is_file() or list_file.read_bytes() != content:
+        write_files(list_file.parent, {list_file.name: content})

@@ -1,4 +1,4 @@
-"""The files of a CREMA-D clone: names, pairs of sound and video, and what is wrong before anything is decoded."""
+"""Pair the files of a CREMA-D clone, and find those that cannot be used before anything is decoded."""
 
 import hashlib
 import json
@@ -27,12 +27,12 @@ _NAME = re.compile(r"(\d{4})_([A-Z]{3})_([A-Z]{3})_(XX?|LO|MD|HI)")
 
 
 class CremadDataError(ValueError):
-    """The data set on disk, or a list that splits it, is not what it has to be; the message says what to do."""
+    """Report a data set on disk, or a list that splits it, that does not fit; the message says what to do."""
 
 
 @dataclass(frozen=True)
 class ClipName:
-    """What a clip's name says: `1001_DFA_ANG_XX` is actor, sentence, emotion, level of emotion."""
+    """Hold the parts of a clip's name: `1001_DFA_ANG_XX` is actor, sentence, emotion, level of emotion."""
 
     actor: str
     sentence: str
@@ -44,13 +44,13 @@ class ClipName:
 
     @property
     def label(self) -> int:
-        """Index of the emotion in `EMOTIONS`."""
+        """Return the index of the emotion in `EMOTIONS`."""
         return list(EMOTIONS).index(self.emotion)
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One readable pair of files: paths of the `.wav` and the `.flv`, and the name both carry."""
+    """Hold a pair of files: paths of the `.wav` and the `.flv`, and the name both carry."""
 
     name: ClipName
     audio: Path
@@ -59,7 +59,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Defect:
-    """One file that cannot be used: the clip's name, the file relative to the data folder, and the reason."""
+    """Describe a file that cannot be used: the clip's name, the file relative to the data folder, the reason."""
 
     name: str
     file: str
@@ -68,7 +68,7 @@ class Defect:
 
 @dataclass(frozen=True)
 class ClipScan:
-    """What a clone holds: usable pairs sorted by name, defects found without decoding, every file with its size."""
+    """List the usable pairs of a clone by name, defects found without decoding, and every file with its size."""
 
     clips: tuple[Clip, ...]
     defects: tuple[Defect, ...]
@@ -76,12 +76,12 @@ class ClipScan:
 
     @property
     def num_names(self) -> int:
-        """Number of clips, usable or not (a pair of files counts once)."""
+        """Count the clips, usable or not (a pair of files counts once)."""
         return len({str(clip.name) for clip in self.clips} | {defect.name for defect in self.defects})
 
 
 def parse_clip_name(stem: str) -> ClipName | None:
-    """Read a file name without its suffix; `None` when it is no clip name of CREMA-D or its emotion is unknown.
+    """Read a file name without its suffix; None if it is not a clip's name or its emotion is unknown.
 
     The level `X`, which one file of the published data set carries, is read as `XX`, as the split lists write it.
     """
@@ -131,7 +131,7 @@ def scan_clips(data_dir: str | os.PathLike[str]) -> ClipScan:
 
 
 def is_lfs_pointer(path: Path) -> bool:
-    """Whether the file is what `git clone` leaves in place of a file that git-lfs has not fetched."""
+    """Check for the stub that `git clone` leaves in place of a file that git-lfs has not fetched."""
     if path.stat().st_size > _LFS_MAX_BYTES:
         return False
     with path.open("rb") as file:
@@ -139,7 +139,7 @@ def is_lfs_pointer(path: Path) -> bool:
 
 
 def clips_fingerprint(data_dir: str | os.PathLike[str], scan: ClipScan, settings: Mapping[str, object]) -> str:
-    """Sixteen hexadecimal digits that change with the folder, any file's name or size, and any setting."""
+    """Hash the folder, every file's name and size, and the settings to sixteen hexadecimal digits."""
     content = [str(Path(data_dir).resolve()), scan.files, dict(settings)]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -1,4 +1,4 @@
-"""Training, validation and test part of CREMA-D: from the field's CSV lists, or by actor."""
+"""Divide CREMA-D into training, validation and test split: by the field's CSV lists, or by actor."""
 
 import csv
 import logging
@@ -27,11 +27,16 @@ def split_cremad(
     seed: int = 0,
     validation_fraction: float = 0.15,
     test_fraction: float = 0.15,
+    folds: int | None = None,
+    fold: int = 1,
+    demographics_file: _PathLike | None = None,
 ) -> datasets.DatasetDict:
     """Split prepared CREMA-D into train, validation and test.
 
     Without lists the split is by actor: no actor is in two parts. With lists, each part is what its list names. A part
-    whose list is not given is taken, by actor, out of what `train_file` names. Clips in no list are left out.
+    whose list is not given is taken, by actor, out of what `train_file` names. Clips in no list are left out. A
+    warning says how many actors two lists share. With `folds` the actors are dealt to so many folds: one is the test
+    part, the next one (after the last the first) validation, and the others are training.
 
     Args:
         dataset: What `prepare_cremad` returned.
@@ -42,6 +47,11 @@ def split_cremad(
         seed: Seed of the draw of actors.
         validation_fraction: Share of the actors in validation (rounded, at least one), where it has no list.
         test_fraction: The same for test.
+        folds: Number of folds of actors, 3 or more, in place of lists and fractions; None for no folds. The draw
+            follows from the seed alone, so that each actor is tested once in runs with all values of `fold`.
+        fold: The fold that is the test part, from 1.
+        demographics_file: `VideoDemographics.csv` of CREMA-D, with which each fold gets as many men and women as
+            others; None, or a file that is not there: the folds are drawn without it.
 
     Returns:
         `train`, `validation` and `test`, each in the order of `dataset` and still memory-mapped.
@@ -50,8 +60,9 @@ def split_cremad(
         CremadDataError: When a list is missing, empty or malformed, names a clip twice or a clip that another list
             names, gives an unknown label or one that contradicts the clip's name, or names clips that the data set
             does not hold (those that were left out as unreadable only give a warning); or when there are too few
-            actors.
-        ValueError: When a fraction is not between 0 and 1, or the two together leave nothing to train on.
+            actors; or when the demographics lack the columns ActorID and Sex.
+        ValueError: When a fraction is not between 0 and 1, or the two together leave nothing to train on; or when
+            `folds` or `fold` is out of its range, or given beside lists.
     """
     for name, fraction in (("validation_fraction", validation_fraction), ("test_fraction", test_fraction)):
         if not 0 < fraction < 1:
@@ -61,6 +72,17 @@ def split_cremad(
             f"validation_fraction + test_fraction is {validation_fraction + test_fraction}; it must be below 1"
         )
     columns = dataset.select_columns(["name", "actor"]).to_dict()
+    if folds is not None:
+        if train_file is not None or validation_file is not None or test_file is not None:
+            raise ValueError("folds are given beside split lists; give one of them")
+        dealt = deal_actors(columns["actor"], folds, seed, read_sexes(demographics_file))
+        if not 1 <= fold <= folds:
+            raise ValueError(f"fold is {fold}; it must be from 1 to folds, {folds}")
+        part_of = {actor: "train" for actors in dealt for actor in actors}
+        part_of |= dict.fromkeys(dealt[fold % folds], "validation") | dict.fromkeys(dealt[fold - 1], "test")
+        rows = _rows_of(range(len(dataset)), columns["actor"], part_of)
+        logger.info("fold %d of %d by actor with seed %d: %s", fold, folds, seed, _sizes(rows, part_of))
+        return datasets.DatasetDict({split: dataset.select(rows[split]) for split in SPLITS})
     position = {name: index for index, name in enumerate(columns["name"])}
     files = dict(zip(SPLITS, (train_file, validation_file, test_file), strict=True))
     given = {split: Path(file) for split, file in files.items() if file is not None}
@@ -70,6 +92,7 @@ def split_cremad(
         )
     lists = {split: read_split_list(path) for split, path in given.items()}
     _check_disjoint(lists, given)
+    _warn_of_shared_actors(lists)
     unreadable = read_unreadable(dataset) if given else {}
     parts = {split: _positions(names, given[split], position, unreadable) for split, names in lists.items()}
     fractions = {"validation": validation_fraction, "test": test_fraction}
@@ -133,6 +156,53 @@ def _check_disjoint(lists: Mapping[str, Sequence[str]], files: Mapping[str, Path
                 )
 
 
+def _warn_of_shared_actors(lists: Mapping[str, Sequence[str]]) -> None:
+    actors = {split: {name.split("_")[0] for name in names} for split, names in lists.items()}
+    for split in [split for split in lists if split != "train"]:
+        shared = actors["train"] & actors[split]
+        if shared:
+            logger.warning(
+                "%d of the %d actors in the %s list are in the train list too: its accuracy says little of new "
+                "speakers; leave out the lists or use folds to divide the data by actor",
+                len(shared),
+                len(actors[split]),
+                split,
+            )
+
+
+def read_sexes(path: _PathLike | None) -> dict[str, str]:
+    """Read each actor's sex from CREMA-D's `VideoDemographics.csv`; empty if there is no such file.
+
+    Raises:
+        CremadDataError: If the file lacks a column.
+    """
+    if path is None or not Path(path).is_file():
+        logger.info("folds are drawn without the actors' sex: there is no VideoDemographics.csv")
+        return {}
+    with Path(path).open(encoding="utf-8-sig", newline="") as file:
+        rows = csv.DictReader(file)
+        if not {"ActorID", "Sex"} <= set(rows.fieldnames or ()):
+            raise CremadDataError(f"{path} has no columns ActorID and Sex; give CREMA-D's VideoDemographics.csv")
+        return {row["ActorID"]: row["Sex"] or "" for row in rows}
+
+
+def deal_actors(actors: Iterable[str], folds: int, seed: int, sexes: Mapping[str, str]) -> list[list[str]]:
+    """Deal actors to folds whose sizes, and numbers of each sex, differ by one at most.
+
+    Raises:
+        ValueError: For fewer than 3 folds.
+        CremadDataError: For fewer actors than folds.
+    """
+    if folds < 3:
+        raise ValueError(f"folds is {folds}; training, validation and test need 3 or more")
+    present = sorted(set(actors))
+    if len(present) < folds:
+        raise CremadDataError(f"{len(present)} actors cannot be dealt to {folds} folds; give fewer folds")
+    drawn = [present[index] for index in np.random.default_rng(seed).permutation(len(present))]
+    drawn.sort(key=lambda actor: sexes.get(actor, ""))  # a stable sort: each sex stays in the order drawn
+    return [drawn[number::folds] for number in range(folds)]
+
+
 def _positions(
     names: Iterable[str], file: Path, position: Mapping[str, int], unreadable: Mapping[str, str]
 ) -> list[int]:
@@ -171,18 +241,23 @@ def _split_by_actor(
     for split, count in counts.items():
         part_of.update(dict.fromkeys(drawn[:count], split))
         drawn = drawn[count:]
-    parts: dict[str, list[int]] = {split: [] for split in ("train", *fractions)}
+    parts = _rows_of(pool, actors, part_of)
+    logger.info("split by actor with seed %d: %s", seed, _sizes(parts, part_of))
+    return parts
+
+
+def _rows_of(pool: Iterable[int], actors: Sequence[str], part_of: Mapping[str, str]) -> dict[str, list[int]]:
+    parts: dict[str, list[int]] = {split: [] for split in SPLITS if split in part_of.values()}
     for index in pool:
         parts[part_of[actors[index]]].append(index)
-    logger.info(
-        "split by actor with seed %d: %s",
-        seed,
-        "; ".join(
-            f"{split} {len(rows)} clips of {sum(part == split for part in part_of.values())} actors"
-            for split, rows in parts.items()
-        ),
-    )
     return parts
+
+
+def _sizes(parts: Mapping[str, Sequence[int]], part_of: Mapping[str, str]) -> str:
+    return "; ".join(
+        f"{split} {len(rows)} clips of {sum(part == split for part in part_of.values())} actors"
+        for split, rows in parts.items()
+    )
 
 
 def _first_few(names: Sequence[str]) -> str:

@@ -1,12 +1,13 @@
 """Reading a clip's WAV and FLV bytes so that every defect comes out under its own name."""
 
 import io
-import struct
 from collections.abc import Iterator
 
 import av
 import soundfile
 from PIL import Image
+
+from hf_relearn.models.processing_sources import open_container, wav_chunks
 
 TRUNCATED_AUDIO = "truncated audio"
 TRUNCATED_VIDEO = "truncated video"
@@ -49,15 +50,11 @@ def check_wav(data: bytes) -> None:
 
 
 def _check_wav_chunks(data: bytes) -> None:
-    position = 12
-    while position + 8 <= len(data):
-        kind, size = struct.unpack_from("<4sI", data, position)
-        position += 8
-        if kind == b"data":
+    for name, size, position in wav_chunks(data):
+        if name == b"data":
             if size != _UNKNOWN_LENGTH and position + size > len(data):
                 raise UnreadableMediaError(TRUNCATED_AUDIO)
             return
-        position += size + size % 2  # chunks are padded to an even length
     raise UnreadableMediaError(TRUNCATED_AUDIO)  # it ends before its samples begin
 
 
@@ -129,7 +126,7 @@ def sample_frames(data: bytes, frames_per_second: float, max_side: int) -> list[
 
 
 def _decode(data: bytes) -> Iterator[tuple[float, av.VideoFrame]]:
-    with av.open(io.BytesIO(data), mode="r") as container:
+    with open_container(io.BytesIO(data)) as container:
         if not container.streams.video:
             return
         stream = container.streams.video[0]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import av
+import joblib
 import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
@@ -15,7 +16,6 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from hf_relearn.data.cremad_clips import AUDIO_FOLDER, EMOTIONS, SENTENCES, VIDEO_FOLDER, ClipName, parse_clip_name
-from hf_relearn.data.parallel import available_cores, map_unordered
 from hf_relearn.data.sample_faces import EXPRESSIONS, Expression, blend_expression, draw_clip, draw_look
 from hf_relearn.data.sample_speech import (
     PROSODY,
@@ -117,9 +117,10 @@ def _build(
     for name in (AUDIO_FOLDER, VIDEO_FOLDER):
         (folder / name).mkdir(parents=True, exist_ok=True)
     _write_marker(folder, settings, complete=False)
-    num_proc = num_proc if num_proc is not None else min(4, available_cores())
+    num_proc = num_proc if num_proc is not None else min(4, joblib.cpu_count())
+    build = joblib.Parallel(n_jobs=num_proc, return_as="generator_unordered")
     with tqdm(total=len(expected) // 2, desc="Building the sample corpus", unit="clip") as bar:
-        for count in map_unordered(_build_actor, jobs, num_proc):
+        for count in build(joblib.delayed(_build_actor)(job) for job in jobs):
             bar.update(count)
     _write_marker(folder, settings, complete=True)
 

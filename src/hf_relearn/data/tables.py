@@ -7,93 +7,12 @@ from typing import Any
 
 import datasets
 import numpy as np
-from datasets import Audio, ClassLabel, Dataset, DatasetDict, Image, List, Value, Video
+from datasets import Audio, ClassLabel, Dataset, DatasetDict, Image, Value, Video
 
+from hf_relearn.data.table_files import TableError, read_table
+from hf_relearn.data.table_labels import with_class_labels
+from hf_relearn.data.table_media import UNREADABLE, handle_unreadable
 from hf_relearn.method import stratified_indices
-
-# Empty cells of a CSV file are missing values; other words, "NA" and "null" among them, are text.
-_CSV: dict[str, Any] = {"keep_default_na": False, "na_values": [""]}
-_FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
-    ".csv": ("csv", _CSV),
-    ".tsv": ("csv", {"sep": "\t", **_CSV}),
-    ".json": ("json", {}),
-    ".jsonl": ("json", {}),
-    ".parquet": ("parquet", {}),
-}
-# What people call the splits, as far as `datasets` knows it, too.
-_OTHER_NAMES = {"train": ("training",), "validation": ("valid", "val", "dev"), "test": ("testing", "eval")}
-
-
-class TableError(ValueError):
-    """A data set that lacks a split or a column, or whose column is of the wrong kind."""
-
-
-def read_table(
-    name_or_path: str, config_name: str | None, splits: Mapping[str, str | None]
-) -> tuple[DatasetDict, Path | None]:
-    """Read all splits of a data set.
-
-    Args:
-        name_or_path: Hub id, local folder or file (see `load_table`).
-        config_name: configuration of a data set of the Hub, or of a folder whose README names configurations.
-        splits: part -> name of its split.
-
-    Returns:
-        The splits under their own names, and the folder that paths in the table are relative to, if it is a local one.
-
-    Raises:
-        TableError: for a file of an unknown kind, or a split in files of several kinds.
-        FileNotFoundError: if the data set cannot be found.
-    """
-    path = Path(name_or_path)
-    if path.is_file():
-        return _read_files({splits["train"] or "train": [path]}), path.parent
-    if path.suffix in _FORMATS and not path.exists():
-        raise FileNotFoundError(f"{name_or_path}: no such file")
-    if path.is_dir():
-        if config_name is None and (files := _files_of_splits(path, splits)):
-            return _read_files(files), path
-        return datasets.load_dataset(name_or_path, config_name), path
-    return datasets.load_dataset(name_or_path, config_name), None
-
-
-def _files_of_splits(folder: Path, splits: Mapping[str, str | None]) -> dict[str, list[Path]]:
-    """Tables that lie in a folder beside their media, by split; none where `datasets` knows the layout itself."""
-    metadata = [f"metadata{suffix}" for suffix in _FORMATS]
-    if (folder / "README.md").is_file() or any([*folder.glob(name), *folder.glob(f"*/{name}")] for name in metadata):
-        return {}
-    tables = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix in _FORMATS)
-    files = {}
-    for part, split in splits.items():
-        names = (split, *_OTHER_NAMES.get(part, ())) if split == part else (split,)
-        found = [path for path in tables if any(name and _is_named(path, name) for name in names)]
-        if split and found:
-            files[split] = found
-    if not files and len(tables) == 1:
-        files["train"] = tables
-    return files
-
-
-def _is_named(path: Path, split: str) -> bool:
-    """`train.csv`, `train-00000-of-00002.parquet` or `train_1.csv` for the split `train`."""
-    rest = path.stem.removeprefix(split)
-    return path.stem.startswith(split) and (not rest or rest[0] in "-_.")
-
-
-def _read_files(files: Mapping[str, list[Path]]) -> DatasetDict:
-    suffixes = {path.suffix for paths in files.values() for path in paths}
-    if len(suffixes) > 1:
-        names = ", ".join(path.name for paths in files.values() for path in paths)
-        raise TableError(f"the splits lie in files of several kinds ({names}): bring them to one")
-    suffix = suffixes.pop()
-    if suffix not in _FORMATS:
-        path = next(iter(files.values()))[0]
-        raise TableError(f"{path} is no table: use one of {', '.join(_FORMATS)}, a folder or a Hub id")
-    builder, options = _FORMATS[suffix]
-    return datasets.load_dataset(
-        builder, data_files={split: [str(path) for path in paths] for split, paths in files.items()}, **options
-    )
-
 
 MEDIA: dict[str, type] = {"audio": Audio, "image": Image, "vision": Image, "video": Video}
 KINDS = (*MEDIA, "text", "features")
@@ -101,7 +20,12 @@ _LISTS = (datasets.List, datasets.LargeList)
 
 
 def prepare_column(
-    dataset: Dataset, column: str | Sequence[str], kind: str, origin: str, folder: Path | None
+    dataset: Dataset,
+    column: str | Sequence[str],
+    kind: str,
+    origin: str,
+    folder: Path | None,
+    must_exist: bool = True,
 ) -> Dataset:
     """Check the column (or, for features, columns) of one modality, and leave the decoding of media to the processor:
     `datasets` would need further libraries for it.
@@ -112,6 +36,7 @@ def prepare_column(
         kind: one of `KINDS`.
         origin: what to call the split in a message.
         folder: what relative paths are relative to; None leaves them as they are.
+        must_exist: whether a file that is not there is an error already.
 
     Raises:
         TableError: if the column holds something else, or names a file that is not there.
@@ -119,8 +44,9 @@ def prepare_column(
     if not isinstance(column, str):
         if kind != "features":
             raise TableError(f"{origin}: only features are made of several columns ({', '.join(column)}), not {kind}")
+        features = dataset.features  # a copy of all of them, at each access
         for each in column:
-            if not _is_number(dataset.features[each]):
+            if not _is_number(features[each]):
                 _refuse(dataset, each, kind, origin, "one number a row; turn categories into numbers first")
         return dataset
     feature = dataset.features[column]
@@ -132,10 +58,12 @@ def prepare_column(
         if not _is_number(_innermost(feature)):
             _refuse(dataset, column, kind, origin, "numbers or lists of numbers; turn categories into numbers first")
         return dataset
-    return _undecoded(dataset, column, kind, origin, folder)
+    return _undecoded(dataset, column, kind, origin, folder, must_exist)
 
 
-def _undecoded(dataset: Dataset, column: str, kind: str, origin: str, folder: Path | None) -> Dataset:
+def _undecoded(
+    dataset: Dataset, column: str, kind: str, origin: str, folder: Path | None, must_exist: bool
+) -> Dataset:
     feature = dataset.features[column]
     is_list = isinstance(feature, _LISTS)
     item = feature.feature if is_list else feature
@@ -149,12 +77,12 @@ def _undecoded(dataset: Dataset, column: str, kind: str, origin: str, folder: Pa
     if _is_text(item) and item.dtype != "string":  # which `datasets` does not cast to media
         dataset = dataset.cast_column(column, datasets.List(Value("string")) if is_list else Value("string"))
     if folder is not None and _is_text(item):
-        dataset = _located(dataset, column, origin, folder)
+        dataset = _located(dataset, column, origin, folder, must_exist)
     target = known(decode=False)
     return dataset.cast_column(column, datasets.List(target) if is_list else target)
 
 
-def _located(dataset: Dataset, column: str, origin: str, folder: Path) -> Dataset:
+def _located(dataset: Dataset, column: str, origin: str, folder: Path, must_exist: bool) -> Dataset:
     """Make relative paths absolute, and see that every file is there."""
 
     def locate(value: Any) -> Any:
@@ -163,7 +91,7 @@ def _located(dataset: Dataset, column: str, origin: str, folder: Path) -> Datase
         if isinstance(value, list):
             return [locate(each) for each in value]
         path = os.path.join(folder.absolute(), value)
-        if not os.path.isfile(path):
+        if must_exist and not os.path.isfile(path):
             raise TableError(f"{origin}: the column {column!r} names the file {value!r}, but there is no {path}")
         return path
 
@@ -212,6 +140,8 @@ def load_table(
     validation_fraction: float = 0.1,
     max_train_samples: int | None = None,
     seed: int = 0,
+    unreadable: str | None = None,
+    max_unreadable_share: float = 0.01,
 ) -> DatasetDict:
     """Load a data set and bring its columns into the form that the processor reads.
 
@@ -232,20 +162,27 @@ def load_table(
         validation_fraction: share of the training split that is drawn then.
         max_train_samples: size of a (stratified) part of the training split to use; None for all of it.
         seed: of these draws.
+        unreadable: decode every sound, image and video beforehand, and treat those that cannot be read as an
+            `"error"`, leave out their rows (`"skip"`), or take their values for missing ones (`"missing"`). None does
+            not look.
+        max_unreadable_share: share of a split's rows, 0 to 1, that may be skipped or have missing values so.
 
     Returns:
         Splits `train`, `validation` and, if there is one, `test`; media undecoded, labels as `ClassLabel` or
         `List(ClassLabel)` with the classes of all splits.
 
     Raises:
-        TableError: if a split or column is missing, a column holds other things than its modality needs, or a label
-            column other things than classes. The message names the data set and the column.
+        TableError: if a table cannot be read, a split or column is missing, a column holds other things than its
+            modality needs or a label column other things than classes, a split cannot be drawn, or files cannot be
+            read. The message names the data set and the column.
         FileNotFoundError: if the data set cannot be found.
     """
     name = _name(name_or_path)
     kind_of = {modality: (kinds or {}).get(modality, modality) for modality in columns}
     if unknown := {modality: kind for modality, kind in kind_of.items() if kind not in KINDS}:
         raise TableError(f"unknown kinds of modality {unknown}: use {', '.join(KINDS)}")
+    if unreadable is not None and unreadable not in UNREADABLE:
+        raise ValueError(f"unreadable is {unreadable!r}: use one of {', '.join(UNREADABLE)}")
     loaded, folder = read_table(name_or_path, config_name, splits)
     chosen = DatasetDict()
     for part, split in splits.items():
@@ -255,18 +192,31 @@ def load_table(
             raise TableError(f"{name} has no split {split!r}; it has {', '.join(loaded)}")
     for part, dataset in chosen.items():
         origin = f"the {part} split of {name}"
+        if not len(dataset):
+            raise TableError(f"{origin} has no rows")
         given = [[column] if isinstance(column, str) else column for column in columns.values()]
+        there = dict.fromkeys(dataset.column_names)
         for column in (*(each for several in given for each in several), label_column):
-            if column not in dataset.column_names:
-                raise TableError(f"{origin} has no column {column!r}; it has {', '.join(dataset.column_names)}")
+            if column not in there:
+                raise TableError(f"{origin} has no column {column!r}; it has {', '.join(there)}")
+        must_exist = unreadable in (None, "error")
         for modality, modality_columns in columns.items():
-            dataset = prepare_column(dataset, modality_columns, kind_of[modality], origin, folder)
+            dataset = prepare_column(dataset, modality_columns, kind_of[modality], origin, folder, must_exist)
         chosen[part] = dataset
-    chosen = _with_class_labels(chosen, label_column, name)
+    chosen = with_class_labels(chosen, label_column, name)
     one_class = isinstance(chosen["train"].features[label_column], ClassLabel)
     if "validation" not in chosen:
         stratum = {"stratify_by_column": label_column} if one_class else {}
-        drawn = chosen["train"].train_test_split(test_size=validation_fraction, seed=seed, **stratum)
+        if one_class:
+            _refuse_lone_classes(chosen["train"], label_column, name)
+        try:
+            drawn = chosen["train"].train_test_split(test_size=validation_fraction, seed=seed, **stratum)
+        except ValueError as error:
+            raise TableError(
+                f"a validation split cannot be drawn from the {len(chosen['train'])} rows of the train split of "
+                f"{name} ({error}): name a validation split, raise validation_fraction "
+                f"(now {validation_fraction}), or add rows"
+            ) from error
         chosen = DatasetDict({**chosen, "train": drawn["train"], "validation": drawn["test"]})
     if max_train_samples is not None and max_train_samples < len(chosen["train"]):
         train = chosen["train"]
@@ -276,30 +226,20 @@ def load_table(
             else np.sort(np.random.default_rng(seed).choice(len(train), max_train_samples, replace=False))
         )
         chosen["train"] = train.select(indices)
+    if unreadable is not None:
+        media = {column: kind_of[modality] for modality, column in columns.items() if kind_of[modality] in MEDIA}
+        chosen = handle_unreadable(chosen, media, name, unreadable, max_unreadable_share)  # type: ignore[arg-type]
     return chosen
 
 
-def _with_class_labels(splits: DatasetDict, column: str, name: str) -> DatasetDict:
-    feature = splits["train"].features[column]
-    several = isinstance(feature, List)
-    item: Any = feature.feature if several else feature
-    if isinstance(item, ClassLabel):
-        return splits
-    if not isinstance(item, Value) or "float" in item.dtype:
+def _refuse_lone_classes(train: Dataset, column: str, name: str) -> None:
+    """Refuse a class that cannot be in both the training and the validation split."""
+    numbers, counts = np.unique(train[column][:], return_counts=True)
+    if lone := [train.features[column].int2str(int(number)) for number in numbers[(counts == 1) & (numbers >= 0)]]:
         raise TableError(
-            f"the label column {column!r} of {name} holds {feature}: it needs one class per sample, or a list of them"
+            f"the train split of {name}: the column {column!r} has one row of {', '.join(map(repr, lone[:5]))}, so a "
+            "validation split with every class cannot be drawn: name a validation split, add rows, or leave these out"
         )
-    found: set[Any] = set()
-    for split in splits.values():
-        for value in split[column] if several else split.unique(column):
-            found.update(value if several and value is not None else [value])
-    if None in found:
-        raise TableError(f"the label column {column!r} of {name} has empty values: fill them in or drop these rows")
-    classes = ClassLabel(names=[str(value) for value in sorted(found, key=str)])
-    text, target = (List(Value("string")), List(classes)) if several else (Value("string"), classes)
-    return DatasetDict(
-        {part: split.cast_column(column, text).cast_column(column, target) for part, split in splits.items()}
-    )
 
 
 def _name(name_or_path: str) -> str:

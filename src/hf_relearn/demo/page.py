@@ -105,13 +105,16 @@ def read_numbers(name: str, text: str) -> list[float] | list[list[float]]:
     try:
         found = json.loads(text)
         rows = found if found and isinstance(found[0], list) else [found]
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         lines = text.translate(str.maketrans(";\t", ",,")).strip().splitlines()
         split = csv.reader(lines) if "," in text or ";" in text or "\t" in text else (line.split() for line in lines)
-        rows = [row for row in split if row]
+        try:
+            rows = [row for row in split if row]
+        except csv.Error:  # a field longer than the csv module reads
+            rows = [[text]]
     try:
         numbers = [[float(value) for value in row] for row in rows]
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         raise ValueError(f"modality {name!r}: {text[:60]!r} are no numbers: give 1.5, 2 or [1.5, 2]") from None
     lengths = {len(row) for row in numbers}
     if len(lengths) != 1 or 0 in lengths:

@@ -1,12 +1,39 @@
-"""Floor 5: what the recipes share, from flags to report."""
+"""Floor 5: the parts that recipes share, from flags to report. They are imported when used: help stays quick."""
 
-from hf_relearn.experiments.arguments import PRESETS, RunArguments, preset_defaults
-from hf_relearn.experiments.arms import compare_arms, run_or_compare
-from hf_relearn.experiments.modalities import Modality
-from hf_relearn.experiments.model_arguments import InputArguments, ModelArguments, find_backbone, read_pairs
-from hf_relearn.experiments.parsing import parse_recipe_arguments
-from hf_relearn.experiments.running import Experiment, RunResult, run_experiment, show_progress
-from hf_relearn.experiments.table_arguments import TableArguments
+from typing import TYPE_CHECKING
+
+from hf_relearn.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from hf_relearn.experiments.arguments import PRESETS, RunArguments, preset_defaults
+    from hf_relearn.experiments.comparison import run_or_compare
+    from hf_relearn.experiments.launch import run_recipe
+    from hf_relearn.experiments.modalities import Modality
+    from hf_relearn.experiments.model_arguments import InputArguments, ModelArguments, find_backbone
+    from hf_relearn.experiments.parsing import parse_recipe_arguments
+    from hf_relearn.experiments.running import Experiment, RunResult, run_experiment, show_progress
+    from hf_relearn.experiments.table_arguments import TableArguments
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "PRESETS": "hf_relearn.experiments.arguments",
+        "preset_defaults": "hf_relearn.experiments.arguments",
+        "RunArguments": "hf_relearn.experiments.arguments",
+        "run_or_compare": "hf_relearn.experiments.comparison",
+        "Modality": "hf_relearn.experiments.modalities",
+        "InputArguments": "hf_relearn.experiments.model_arguments",
+        "ModelArguments": "hf_relearn.experiments.model_arguments",
+        "find_backbone": "hf_relearn.experiments.model_arguments",
+        "parse_recipe_arguments": "hf_relearn.experiments.parsing",
+        "run_recipe": "hf_relearn.experiments.launch",
+        "Experiment": "hf_relearn.experiments.running",
+        "RunResult": "hf_relearn.experiments.running",
+        "run_experiment": "hf_relearn.experiments.running",
+        "show_progress": "hf_relearn.experiments.running",
+        "TableArguments": "hf_relearn.experiments.table_arguments",
+    },
+)
 
 __all__ = [
     "PRESETS",
@@ -17,12 +44,11 @@ __all__ = [
     "RunArguments",
     "RunResult",
     "TableArguments",
-    "compare_arms",
     "find_backbone",
     "parse_recipe_arguments",
     "preset_defaults",
-    "read_pairs",
     "run_experiment",
     "run_or_compare",
+    "run_recipe",
     "show_progress",
 ]

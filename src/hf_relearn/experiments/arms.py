@@ -1,122 +1,151 @@
-"""The arms of a comparison: baselines and the re-learnt model, from the same seed."""
+"""The arms of a comparison: what each changes in a recipe's flags, and the runs that they need."""
 
-import copy
-import logging
-import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-import datasets
+if TYPE_CHECKING:
+    from hf_relearn.training import RelearnTrainingArguments
 
-from hf_relearn.experiments.arguments import RunArguments
-from hf_relearn.experiments.running import Experiment, RunResult, run_experiment
-from hf_relearn.hub.upload import PUSH_FAILED_EXIT_CODE
-from hf_relearn.report import write_comparison
-from hf_relearn.training import RelearnTrainingArguments
-from hf_relearn.training.trainer import divide
+_HEADS = {"preset": "heads"}
+_JOINT = {**_HEADS, "unimodal_loss_weight": 0.0}
 
-logger = logging.getLogger(__name__)
-
-_NO_RELEARNING = {"relearn_strategy": "no"}
+# Flags of every run. All arms train on all training samples: a diagnosis looks at the evaluation set.
+_COMMON: dict[str, Any] = {
+    "compare": False,
+    "save_predictions": True,
+    "diagnosis_source": "eval",
+    "diagnosis_interval": 0,
+    "load_best_model_at_end": False,
+    "metric_for_best_model": "accuracy",
+    "push_to_hub": False,
+}
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One model of a comparison: its data and model, its diagnosing part, and what its arguments change."""
+    """One row of a comparison.
+
+    Args:
+        description: for the reader of the comparison.
+        flags: of the recipe; None for an arm that is made from other arms' predictions.
+        ensemble: `"mean"` or `"weighted"` average over one run for each modality, or over the `"heads"` of one run.
+        encoders: `"frozen"` or `"finetuned"`, for encoders that are trained by themselves first.
+    """
 
     description: str
-    experiment: Experiment
-    diagnosis: datasets.Dataset | None
-    changes: Mapping[str, Any] = field(default_factory=dict)
+    flags: Mapping[str, Any] | None = None
+    ensemble: str | None = None
+    encoders: str | None = None
 
 
-def plan_arms(experiment: Experiment, args: RelearnTrainingArguments) -> dict[str, Arm]:
-    """The arms of a comparison, by name, the joint model first.
+ARMS: dict[str, Arm] = {
+    "joint": Arm("one loss, of the fused prediction", _JOINT),
+    "heads": Arm("the fused loss and that of a linear head for each modality", _HEADS),
+    "heads_ensemble": Arm("the mean probabilities of the heads of `heads`", ensemble="heads"),
+    "balanced": Arm("heads and re-learning by the preset `balanced`", {"preset": "balanced"}),
+    "paper": Arm(
+        "re-learning as published, diagnosed on the validation set", {"preset": "paper", "unimodal_loss_weight": 0.0}
+    ),
+    "detached": Arm("heads and detached fusion", {**_HEADS, "balancing": "detached"}),
+    "ogm_ge": Arm("heads and OGM-GE", {**_HEADS, "balancing": "ogm_ge"}),
+    "mlb": Arm("heads and MLB", {**_HEADS, "balancing": "mlb"}),
+    "modality_dropout": Arm("heads and adaptive modality dropout", {**_HEADS, "balancing": "modality_dropout"}),
+    "mmpareto": Arm("heads and MMPareto", {**_HEADS, "balancing": "mmpareto"}),
+    "ensemble": Arm("the mean probabilities of one model for each modality", ensemble="mean"),
+    "ensemble_weighted": Arm("the same, with weights chosen on validation", ensemble="weighted"),
+    "pretrained_frozen": Arm(
+        "encoders trained by themselves for half of the epochs, then the fusion on frozen ones",
+        _JOINT,
+        encoders="frozen",
+    ),
+    "pretrained_finetuned": Arm(
+        "encoders trained by themselves for half of the epochs, then all of the model", _JOINT, encoders="finetuned"
+    ),
+}
+DEFAULT_ARMS = ("joint", "heads", "heads_ensemble", "balanced")
 
-    The joint model on training and diagnosing part is what a user would do with the diagnosing samples otherwise.
-    Where the evaluation set diagnoses, that arm trains on it too, so it has no validation curve.
+
+@dataclass(frozen=True)
+class Run:
+    """One model of a comparison, or one ensemble.
+
+    Args:
+        name: of the arm and its seed, for messages.
+        folder: below the comparison's folder.
+        flags: of the recipe, beside those of the comparison.
+        needs: folders of the runs that come before.
+        ensemble: see `Arm`; nothing is trained then.
+        encoders: modality -> folder below the comparison's folder of the model that its encoder starts from.
     """
-    training, diagnosing = divide(args, experiment.train, experiment.evaluation, (experiment.label_column,))
-    experiment = replace(experiment, train=training)
-    joint = replace(experiment, model=replace(experiment.model, unimodal_loss_weight=0.0))
-    arms = {"joint": Arm("joint training on the training part", joint, diagnosing, _NO_RELEARNING)}
-    if diagnosing is not None:
-        changes = {**_NO_RELEARNING, "diagnosis_source": "holdout", "diagnosis_interval": 0}
-        evaluation = experiment.evaluation
-        if args.diagnosis_source == "eval":
-            changes |= {"eval_strategy": "no", "load_best_model_at_end": False}
-            evaluation = None
-        both = replace(joint, train=datasets.concatenate_datasets([training, diagnosing]), evaluation=evaluation)
-        arms["joint, all data"] = Arm("joint training on training and diagnosing part", both, None, changes)
-    if experiment.model.unimodal_loss_weight > 0:
-        arms["heads alone"] = Arm(
-            "uni-modal heads without re-learning, on the training part", experiment, diagnosing, _NO_RELEARNING
-        )
-    arms["re-learnt"] = Arm("diagnosing & re-learning, on the training part", experiment, diagnosing)
-    return arms
+
+    name: str
+    folder: str
+    flags: Mapping[str, Any] = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
+    ensemble: str | None = None
+    encoders: Mapping[str, str] = field(default_factory=dict)
 
 
-def compare_arms(experiment: Experiment, args: RelearnTrainingArguments) -> dict[str, RunResult]:
-    """Train every arm from the same seed, each in its own folder below the output directory, and compare them there.
+def known_arms(modalities: Sequence[str]) -> dict[str, Arm]:
+    """All arms by name, with one for each modality alone."""
+    alone = {f"only_{name}": Arm(f"{name} alone", {**_JOINT, "use_modalities": [name]}) for name in modalities}
+    return {**ARMS, **alone}
+
+
+def plan_runs(
+    names: Sequence[str], seeds: Sequence[int], modalities: Sequence[str], args: "RelearnTrainingArguments"
+) -> list[Run]:
+    """The runs of a comparison, seed by seed, each after those that it needs. Arms that others need become rows too.
+
+    Args:
+        names: of arms.
+        seeds: each arm has one run with each.
+        modalities: of the data.
+        args: `num_train_epochs`, `max_steps` and `freeze` are used.
 
     Raises:
-        ValueError: if there is no test set, which alone is fair to all arms.
+        ValueError: for an arm that is not known, or arms that need two modalities where there is one.
     """
-    if experiment.test is None:
-        raise ValueError("--compare needs a test split: the diagnosing part takes part in the comparison itself")
-    root = Path(str(args.output_dir))
-    arms = plan_arms(experiment, args)
-    results: dict[str, RunResult] = {}
-    for name, arm in arms.items():
-        logger.info("Arm %r: %s", name, arm.description)
-        changes = dict(arm.changes)
-        if arm.diagnosis is None:
-            changes["diagnosis_fraction"] = 0.0  # the parts are divided already
-        # The model of the comparison is the re-learnt one; the others stay here.
-        changes["push_to_hub"] = args.push_to_hub and name == "re-learnt"
-        changes["hub_model_id"] = args.hub_model_id or root.absolute().name
-        folder = root / name.replace(", ", "_").replace(" ", "_").replace("-", "_")
-        if not any(folder.glob("checkpoint-*")):
-            changes["resume_from_checkpoint"] = None  # a comparison that goes on may not have come to this arm
-        arm_args = change_arguments(args, output_dir=str(folder), **changes)
-        results[name] = run_experiment(arm.experiment, arm_args, diagnosis=arm.diagnosis)
-    if args.should_save:
-        columns = {
-            name: {
-                "description": arms[name].description,
-                "results": result.results,
-                "log_history": result.trainer.state.log_history,
-                "records": result.diagnoses,
-                "train_size": result.train_size,
-                "seconds": result.seconds,
-            }
-            for name, result in results.items()
-        }
-        path = write_comparison(root, columns, title=f"{experiment.title}: comparison", notes=experiment.notes)
-        logger.info("The comparison is in %s", path)
-    return results
+    known = known_arms(modalities)
+    for name in names:
+        if name not in known:
+            raise ValueError(f"--compare_arms names {name!r}; the arms are {', '.join(known)}")
+        if len(modalities) < 2 and (known[name].ensemble or known[name].encoders):
+            raise ValueError(
+                f"--compare_arms names {name!r}, which needs two modalities, but there is {modalities[0]}"
+            )
+    runs: dict[str, Run] = {}
+    for seed in seeds:
+        for name in names:
+            for run in _runs_of(name, known, seed, modalities, args):
+                runs.setdefault(run.folder, run)
+    return list(runs.values())
 
 
-def run_or_compare(experiment: Experiment, run: RunArguments, args: RelearnTrainingArguments) -> None:
-    """Train one model to its report, or with `--compare` all arms to their comparison.
-
-    Raises:
-        SystemExit: with `PUSH_FAILED_EXIT_CODE` if the model could not be pushed, when everything else is done.
-    """
-    if run.compare:
-        result = compare_arms(experiment, args)["re-learnt"]
-    else:
-        result = run_experiment(experiment, args, extra_settings={"preset": run.preset})
-    if result.trainer.push_failure is not None:
-        sys.exit(PUSH_FAILED_EXIT_CODE)
-
-
-def change_arguments(args: RelearnTrainingArguments, **changes: Any) -> RelearnTrainingArguments:
-    """A copy with other values, checked as new ones are; what was derived from the old values stays."""
-    changed = copy.copy(args)
-    for name, value in changes.items():
-        setattr(changed, name, value)
-    changed.check()
-    return changed
+def _runs_of(
+    name: str, known: Mapping[str, Arm], seed: int, modalities: Sequence[str], args: "RelearnTrainingArguments"
+) -> list[Run]:
+    arm, folder, title = known[name], f"{name}/seed-{seed}", f"{name}, seed {seed}"
+    if arm.ensemble:
+        members = ["heads"] if arm.ensemble == "heads" else [f"only_{modality}" for modality in modalities]
+        before = [run for member in members for run in _runs_of(member, known, seed, modalities, args)]
+        return [*before, Run(title, folder, needs=tuple(run.folder for run in before), ensemble=arm.ensemble)]
+    flags = {**_COMMON, **(arm.flags or {}), "seed": seed}
+    if not arm.encoders:
+        return [Run(title, folder, flags)]
+    # Half of the run is for the encoders by themselves, so that each is trained for as long as in other arms.
+    half = (
+        {"max_steps": max(1, args.max_steps // 2)}
+        if args.max_steps > 0
+        else {"num_train_epochs": args.num_train_epochs / 2}
+    )
+    rest = {"max_steps": args.max_steps - half["max_steps"]} if args.max_steps > 0 else half
+    encoders = {modality: f"stages/only_{modality}/seed-{seed}" for modality in modalities}
+    before = [
+        Run(f"first stage of {modality}, seed {seed}", path, {**flags, **half, "use_modalities": [modality]})
+        for modality, path in encoders.items()
+    ]
+    if arm.encoders == "frozen":
+        flags["freeze"] = [*(args.freeze or ()), *modalities]
+    return [*before, Run(title, folder, {**flags, **rest}, tuple(encoders.values()), encoders=encoders)]

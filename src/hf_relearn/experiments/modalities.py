@@ -105,7 +105,7 @@ class Modality:
         elif self.kind == "text":
             options = {"max_length": inputs.max_text_length} if inputs.max_text_length else {}
             if self.backbone is not None and _lacks_tokenizer(Path(self.backbone)):
-                backbone = AutoConfig.from_pretrained(self.backbone)
+                backbone = AutoConfig.from_pretrained(self.backbone, trust_remote_code=False)
                 options["tokenizer"] = build_word_tokenizer(
                     self._values(name, train), backbone.vocab_size, backbone.max_position_embeddings
                 )

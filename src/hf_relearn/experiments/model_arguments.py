@@ -1,14 +1,18 @@
 """The recipes' flags of the model and of its inputs."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import yaml
 
-from hf_relearn.models import Augmentation
-from hf_relearn.models.configuration_multimodal import FUSION_OPTIONS
+from hf_relearn.pairs import read_pairs
+
+if TYPE_CHECKING:
+    from hf_relearn.models import Augmentation
+
+FUSIONS = ("concat", "sum", "gated", "film", "low_rank", "cross_attention", "bottleneck")
 
 
 @dataclass
@@ -17,12 +21,25 @@ class ModelArguments:
 
     _argument_group_name: ClassVar[str] = "model"
 
+    use_modalities: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Train on these modalities only; a single one is classified without a fusion. Unset, all of them."
+        },
+    )
+    encoders_from: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Start encoders from those of models that were saved with the same backbones, as 'audio=FOLDER "
+            "vision=FOLDER'."
+        },
+    )
     fusion: str = field(
         default="concat",
         metadata={
             "help": "How the modalities are joined: late, from one feature each ('concat', 'sum', 'gated', 'film', "
             "'low_rank'), or from their tokens ('cross_attention', 'bottleneck').",
-            "choices": list(FUSION_OPTIONS),
+            "choices": list(FUSIONS),
         },
     )
     fusion_options: list[str] | None = field(
@@ -62,7 +79,7 @@ class ModelArguments:
         Raises:
             ValueError: for a flag that is not of the form `NAME=VALUE`, or names no modality.
         """
-        poolings = read_pairs("pooling", self.pooling, names)
+        poolings = read_pairs("--pooling", self.pooling, names)
         backbone_kwargs = {"dtype": self.dtype}
         if self.attn_implementation is not None:
             backbone_kwargs["attn_implementation"] = self.attn_implementation
@@ -77,7 +94,7 @@ class ModelArguments:
         }
 
     def _fusion_options(self) -> dict[str, str]:
-        return read_pairs("fusion_options", self.fusion_options)
+        return read_pairs("--fusion_options", self.fusion_options)
 
 
 @dataclass
@@ -118,8 +135,10 @@ class InputArguments:
         if self.spectrogram_size is not None and len(self.spectrogram_size) != 2:
             raise ValueError(f"--spectrogram_size takes height and width, but got {self.spectrogram_size}")
 
-    def augmentation(self) -> Augmentation | None:
-        """What training batches get."""
+    def augmentation(self) -> "Augmentation | None":
+        """Build the augmentation of training batches."""
+        from hf_relearn.models import Augmentation
+
         if not self.augment:
             return None
         return Augmentation(image_crop_scale=self.image_crop_scale, image_flip=self.image_flip)
@@ -129,30 +148,6 @@ def find_backbone(name: str, recipe_folder: Path) -> str:
     """A Hub id, or a folder, given relative to the working directory or to the recipe."""
     beside = recipe_folder / name
     return str(beside) if not Path(name).is_dir() and beside.is_dir() else name
-
-
-def read_pairs(flag: str, values: Sequence[str] | None, names: Collection[str] | None = None) -> dict[str, str]:
-    """Read the values of a flag that takes `NAME=VALUE ...`.
-
-    Args:
-        flag: its name, for messages.
-        values: as given; None is none.
-        names: names that may stand there; None allows all.
-
-    Raises:
-        ValueError: for a value without `=`, a name that is there twice, or one that is not among `names`.
-    """
-    pairs: dict[str, str] = {}
-    for value in values or ():
-        name, equals, text = value.partition("=")
-        if not name or not equals or not text:
-            raise ValueError(f"--{flag} takes NAME=VALUE, but got {value!r}")
-        if name in pairs:
-            raise ValueError(f"--{flag} gives {name!r} twice")
-        if names is not None and name not in names:
-            raise ValueError(f"--{flag} names {name!r}, but the modalities are {', '.join(names)}")
-        pairs[name] = text
-    return pairs
 
 
 def merge_options(*options: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

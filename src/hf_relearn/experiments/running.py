@@ -1,9 +1,11 @@
 """Training one model of a recipe, from its flags to its report."""
 
+import copy
 import logging
+import re
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,11 @@ from transformers import TrainingArguments, set_seed
 
 from hf_relearn.cards import CardInfo
 from hf_relearn.cards.facts import changed_from_defaults
+from hf_relearn.data.corruption import corrupt_splits, parse_corruptions
 from hf_relearn.experiments.modalities import Modality, columns_of, count_missing
-from hf_relearn.experiments.model_arguments import InputArguments, ModelArguments, merge_options
+from hf_relearn.experiments.model_arguments import InputArguments, ModelArguments, merge_options, read_pairs
+from hf_relearn.experiments.predictions import predict
+from hf_relearn.experiments.results import quality_metrics, save_result
 from hf_relearn.models import MultimodalConfig, MultimodalForClassification, MultimodalProcessor
 from hf_relearn.relearning.terminal import LineHandler, say
 from hf_relearn.report import write_report
@@ -28,6 +33,7 @@ from hf_relearn.training import (
     last_checkpoint,
     read_history,
 )
+from hf_relearn.training.checkpoints import is_whole, step_of
 
 
 def show_progress(args: TrainingArguments) -> None:
@@ -67,6 +73,44 @@ class Experiment:
     notes: tuple[str, ...] = ()
     card: CardInfo = field(default_factory=CardInfo)
 
+    def of_modalities(self, args: RelearnTrainingArguments) -> tuple["Experiment", RelearnTrainingArguments]:
+        """The experiment and arguments with those modalities alone that `--use_modalities` names.
+
+        Flags that name another modality are left out; a single modality needs no fusion.
+
+        Raises:
+            ValueError: for a name that is no modality.
+        """
+        wanted = self.model.use_modalities
+        if wanted is None:
+            return self, args
+        for name in wanted:
+            if name not in self.modalities:
+                raise ValueError(f"--use_modalities names {name!r}; the modalities are {', '.join(self.modalities)}")
+        others = [name for name in self.modalities if name not in wanted]
+
+        def kept(values: list[str] | None) -> list[str] | None:
+            return [
+                value for value in values or () if not any(re.match(rf"{name}\b", value) for name in others)
+            ] or None
+
+        model = replace(self.model, pooling=kept(self.model.pooling), encoders_from=kept(self.model.encoders_from))
+        if len(wanted) == 1:
+            model = replace(model, fusion="concat", fusion_options=None)
+        args = copy.copy(args)
+        for flag in ("learning_rates", "freeze", "relearn_modalities"):
+            setattr(args, flag, kept(getattr(args, flag)))
+        if args.relearn_alpha is not None:
+            args.relearn_alpha = ",".join(kept(args.relearn_alpha.split(",")) or ()) or None
+        modalities = {name: modality for name, modality in self.modalities.items() if name in wanted}
+        return replace(self, modalities=modalities, model=model), args
+
+    @property
+    def held_out(self) -> dict[str, datasets.Dataset]:
+        """The splits that are evaluated at the end: `validation` and `test`, where they are there."""
+        splits = {"validation": self.evaluation, "test": self.test}
+        return {name: split for name, split in splits.items() if split is not None}
+
     @property
     def several_labels(self) -> bool:
         """Whether a sample may have several classes."""
@@ -91,20 +135,54 @@ class Experiment:
             if dataset is not None
         }
 
+    def corrupted(self, corruptions: Sequence[str] | None, args: TrainingArguments) -> "Experiment":
+        """The experiment on spoilt data, of which its notes tell; `corrupt_splits` says how.
+
+        Args:
+            corruptions: as `--corrupt` takes them.
+            args: the seed is used, and the main process prepares the data first.
+
+        Raises:
+            ValueError: for what cannot be done to these data.
+        """
+        parsed = parse_corruptions(corruptions, list(self.modalities))
+        if not parsed:
+            return self
+        splits = {"train": self.train, "evaluation": self.evaluation, "test": self.test}
+        with args.main_process_first(desc="spoiling the data"):
+            spoilt = corrupt_splits(
+                {name: split for name, split in splits.items() if split is not None},
+                parsed,
+                columns=columns_of(self.modalities),
+                kinds={name: modality.kind for name, modality in self.modalities.items()},
+                label_column=self.label_column,
+                seed=args.seed,
+            )
+        notes = [f"Spoilt for an experiment: {corruption}." for corruption in parsed]
+        card = replace(self.card, notes=[*self.card.notes, *notes]) if self.card.notes else self.card
+        return replace(self, **{**splits, **spoilt}, notes=(*self.notes, *notes), card=card)
+
     def backbones(self) -> dict[str, Any]:
         """Modality -> what `from_backbones` takes."""
         return {name: modality.build_backbone(name, self.train) for name, modality in self.modalities.items()}
 
     def build_model(self) -> MultimodalForClassification:
-        """A new model; the same for the same seed."""
+        """A new model, by the state of torch's generator. Each part starts the same, whatever the other parts are.
+
+        Raises:
+            ValueError: if an encoder is to start from that of a saved model that is another one.
+        """
         kwargs = self.model.build_kwargs(list(self.modalities))
         options = {name: modality.model_options(self.inputs) for name, modality in self.modalities.items()}
         kwargs["modality_options"] = merge_options(options, kwargs["modality_options"])
         if self.several_labels:
             kwargs["problem_type"] = "multi_label_classification"
-        return MultimodalForClassification.from_backbones(
+        model = MultimodalForClassification.from_backbones(
             self.backbones(), id2label=dict(enumerate(self.class_names)), **kwargs
         )
+        for name, folder in read_pairs("encoders_from", self.model.encoders_from, self.modalities).items():
+            _load_encoder(model, name, folder)
+        return model
 
     def build_processor(self, model: MultimodalForClassification) -> MultimodalProcessor:
         """The processor that goes with the model."""
@@ -137,8 +215,8 @@ def run_experiment(
     experiment: Experiment,
     args: RelearnTrainingArguments,
     *,
-    diagnosis: datasets.Dataset | None = None,
     extra_settings: Mapping[str, Any] | None = None,
+    with_predictions: bool = False,
 ) -> RunResult:
     """Train a model, evaluate it, save it with its processor, and write report and model card into its folder.
 
@@ -147,14 +225,15 @@ def run_experiment(
     Args:
         experiment: data and model.
         args: training arguments; `resume_from_checkpoint` is a folder, or `last` for the last checkpoint there.
-        diagnosis: the diagnosing part; None takes it from where the arguments say.
         extra_settings: further lines for the report's table of settings.
+        with_predictions: whether to leave `predictions.npz`, and at the very end `result.json`, in the folder.
 
     Raises:
         ValueError: before anything is trained, if the output directory holds checkpoints of an earlier run and none
             is to be resumed, or none is there to resume from.
     """
     start = time.perf_counter()
+    experiment, args = experiment.of_modalities(args)
     output_dir = str(args.output_dir)
     checkpoint = _checkpoint(args)
     samples = experiment.count_samples()
@@ -177,7 +256,6 @@ def run_experiment(
         train_dataset=experiment.train,
         eval_dataset=experiment.evaluation,
         processing_class=processor,
-        diagnosis_dataset=diagnosis,
     )
     trainer.card_info = replace(
         experiment.card,
@@ -188,13 +266,13 @@ def run_experiment(
             **(extra_settings or {}),
         },
     )
+    resumed_step = step_of(checkpoint) if checkpoint and is_whole(checkpoint) else 0  # it may be gone later
     trainer.train(resume_from_checkpoint=checkpoint)
-    results = {}
-    for name, split in {"validation": experiment.evaluation, "test": experiment.test}.items():
-        if split is not None:
-            metrics = trainer.evaluate(split, metric_key_prefix=name)
-            trainer.save_metrics(name, metrics)
-            results[name] = _without_prefix(metrics, name)
+    results, predictions = {}, {}
+    for name, split in experiment.held_out.items():
+        metrics, predictions[name] = predict(trainer, split, name)
+        trainer.save_metrics(name, metrics)
+        results[name] = quality_metrics(metrics, name)
     trainer.save_model(output_dir, _internal_call=True)  # the push comes when card and figures are there
     parts = trainer.part_features() if trainer.diagnosis_dataset is not None else None
     result = RunResult(
@@ -237,6 +315,10 @@ def run_experiment(
         trainer.try_push("End of training")  # which writes the card, too
     else:
         trainer.create_model_card()
+    if with_predictions:
+        facts = {"title": experiment.title, "notes": list(experiment.notes), "seed": args.seed}
+        facts |= {"train_size": result.train_size}
+        save_result(trainer, experiment.held_out, predictions, facts, results, resumed_step)
     if args.should_save:
         say("\n".join(["", plain(verdict), "", *_results_lines(results), "", f"report  {path}"]))
         say(f"next    {_next_command(experiment, output_dir)}")
@@ -286,6 +368,8 @@ def chosen_settings(experiment: Experiment, args: RelearnTrainingArguments) -> d
         "learning_rates",
         "freeze",
         "class_weights",
+        "balancing",
+        "balancing_options",
         "lr_scheduler_type",
         "optim",
         "optim_args",
@@ -317,23 +401,22 @@ def _checkpoint(args: RelearnTrainingArguments) -> str | None:
     """The checkpoint to resume from, or None to start afresh in a folder that holds no other run's checkpoints."""
     if not args.resume_from_checkpoint and any(Path(str(args.output_dir)).glob("checkpoint-*")):
         raise ValueError(
-            f"--output_dir {args.output_dir} holds checkpoints of an earlier run, which would be overwritten: go on "
-            "with that run (--resume_from_checkpoint last), choose another folder, or delete it"
+            f"--output_dir {args.output_dir} holds checkpoints of an earlier run: add --resume_from_checkpoint last "
+            "to go on with it, or --overwrite to begin anew"
         )
     if args.resume_from_checkpoint != "last":
-        return args.resume_from_checkpoint
+        return args.resume_from_checkpoint or None
     try:
         return last_checkpoint(str(args.output_dir))
     except ValueError as error:
         raise ValueError(f"--resume_from_checkpoint last: {error}") from None
 
 
-def _without_prefix(metrics: Mapping[str, float], prefix: str) -> dict[str, float]:
-    """The quality measures among an evaluation's values, not its speed."""
-    values = {name.removeprefix(f"{prefix}_"): value for name, value in metrics.items()}
-    wanted = ("accuracy", "f1_macro", "f1_weighted", "f1_micro", "loss")
-    return {
-        name: value
-        for name, value in values.items()
-        if name in wanted or name.startswith(("unimodal_", "only_", "without_"))
-    }
+def _load_encoder(model: MultimodalForClassification, name: str, folder: str) -> None:
+    saved = MultimodalForClassification.from_pretrained(folder, dtype=model.dtype)
+    if name not in saved.encoders:
+        raise ValueError(f"--encoders_from {name}={folder}: that model has {', '.join(saved.encoders)}")
+    try:
+        model.encoders[name].load_state_dict(saved.encoders[name].state_dict())
+    except RuntimeError as error:
+        raise ValueError(f"--encoders_from {name}={folder}: that model's {name} has another backbone") from error

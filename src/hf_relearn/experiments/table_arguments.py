@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from datasets import DatasetDict
+if TYPE_CHECKING:
+    from datasets import DatasetDict
 
-from hf_relearn.cards import DatasetFacts
-from hf_relearn.data.tables import load_table
-from hf_relearn.experiments.modalities import Modality
+    from hf_relearn.cards import DatasetFacts
+    from hf_relearn.experiments.modalities import Modality
 
 
 @dataclass
@@ -42,22 +42,37 @@ class TableArguments:
         default="label",
         metadata={"help": "Column with classes: names or integers; lists of them where a sample has several."},
     )
+    unreadable: str = field(
+        default="error",
+        metadata={
+            "help": "What sounds, pictures and videos that cannot be read are: an 'error' before training, rows to "
+            "'skip', or 'missing' values.",
+            "choices": ["error", "skip", "missing"],
+        },
+    )
+    max_unreadable_share: float = field(
+        default=0.01, metadata={"help": "Share of a split's rows that may be skipped or miss values so."}
+    )
 
     @property
     def title(self) -> str:
         """The data set's own name, without folders before it."""
         return Path(self.dataset_name or "").name
 
-    def card_datasets(self) -> list[DatasetFacts] | None:
+    def card_datasets(self) -> "list[DatasetFacts] | None":
         """What a model card says of the data: a local name; None for those of the Hub, which say it themselves."""
+        from hf_relearn.cards import DatasetFacts
+
         return [DatasetFacts(self.title)] if Path(self.dataset_name or "").exists() else None
 
-    def load(self, modalities: Mapping[str, Modality], seed: int) -> DatasetDict:
+    def load(self, modalities: "Mapping[str, Modality]", seed: int) -> "DatasetDict":
         """Load the splits; `load_table` tells what it raises.
 
         Raises:
             ValueError: if no data set is named.
         """
+        from hf_relearn.data.tables import load_table
+
         if self.dataset_name is None:
             raise ValueError("--dataset_name is missing: give a Hub id, a folder or a file")
         return load_table(
@@ -70,4 +85,6 @@ class TableArguments:
             validation_fraction=self.validation_fraction,
             max_train_samples=self.max_train_samples,
             seed=seed,
+            unreadable=self.unreadable,
+            max_unreadable_share=self.max_unreadable_share,
         )

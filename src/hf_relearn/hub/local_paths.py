@@ -1,55 +1,24 @@
-"""Keeping what only this machine knows, its folders and its user's tokens, out of what is shared."""
+"""Keep a machine's folders and its user's tokens out of shared files."""
 
 import os
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-# Not inside a word, an URL or a relative path; two letters at least, so that "12 samples /s" stays.
-_POSIX_PATH = re.compile(
-    r"(?<![\w.:/~\\…+<])(?:~|file://)?(?:/(?:[^\s/'\"`,;()\[\]{}<>|]+/)+[^\s/'\"`,;()\[\]{}<>|]*|/[\w.-]{2,})"
-)
-_WINDOWS_PATH = re.compile(
-    r"(?<!\w)(?:[A-Za-z]:[\\/]|\\\\)(?:[^\s\\/'\"`,;()\[\]{}<>|]+[\\/])*[^\s\\/'\"`,;()\[\]{}<>|]*"
-)
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}")
 # Settings that say where something was read from or written to; a local folder's name says enough.
-_PATH_SETTINGS = ("name_or_path", "_file", "_dir", "_folder", "_path")
+_PATH_SETTINGS = ("name_or_path", "_file", "_dir", "_folder", "_path", "_checkpoint")
 
 
-def without_local_paths(value: Any) -> str:
-    """A value as text in which every absolute path is cut down to its last component after `…/`.
-
-    Hub ids, relative paths and URLs stay as they are.
-
-    Args:
-        value: Any value; strings and paths that are one absolute path as a whole are recognised even with blanks.
-
-    Returns:
-        The text, which tells nothing of the machine's folders or its user.
-    """
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}: {without_local_paths(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list | tuple | set | frozenset):
-        return "[" + ", ".join(without_local_paths(item) for item in value) + "]"
-    text = str(value)
-    if isinstance(value, PurePath) or "\n" not in text:
-        if PurePosixPath(text).is_absolute() or text.startswith("~/"):
-            return _last_component(PurePosixPath(text).name)
-        if PureWindowsPath(text).is_absolute():
-            return _last_component(PureWindowsPath(text).name)
-    text = _WINDOWS_PATH.sub(lambda match: _last_component(PureWindowsPath(match[0]).name), text)
-    return _POSIX_PATH.sub(lambda match: _last_component(PurePosixPath(match[0]).name), text)
-
-
-def _last_component(name: str) -> str:
+def _last_component(path: str) -> str:
+    name = re.split(r"[\\/]", path.rstrip("\\/"))[-1]
     return f"…/{name}" if name else "…"
 
 
 def local_roots(*folders: str | os.PathLike) -> tuple[str, ...]:
-    """Folders below which nothing is anybody else's business: those given, the working, home and temporary ones."""
+    """List the folders whose paths are private: those given, the working, the home and the temporary one."""
     found = []
     for folder in (*folders, Path.cwd(), Path.home(), tempfile.gettempdir()):
         found += [os.path.abspath(folder), os.path.realpath(folder)]
@@ -57,33 +26,44 @@ def local_roots(*folders: str | os.PathLike) -> tuple[str, ...]:
 
 
 def scrub_text(text: str, roots: Sequence[str]) -> str:
-    """A text in which paths below the roots are cut down to their last component after `…/`, and tokens are gone."""
+    """Cut paths below the roots down to their last component after `…/`, and take tokens out.
+
+    Other texts that look like a path, such as a class named `/m/0dgw9r`, stay.
+    """
     for root in roots:
-        below = rf"(?<![\w.~-]){re.escape(root)}(?![\w.-])(/[^\s'\"`,;()\[\]{{}}<>|]*)?"
-        text = re.sub(below, lambda match: _last_component(PurePosixPath(match[1] or "").name), text)
+        below = rf"(?<![\w.~-]){re.escape(root)}(?![\w.-])([\\/][^\s'\"`,;()\[\]{{}}<>|]*)?"
+        text = re.sub(below, lambda match: _last_component(match[1] or ""), text)
     return _TOKEN.sub("<token>", text)
 
 
-def scrub_json(value: Any, roots: Sequence[str], key: str = "") -> Any:
-    """A JSON value without local paths and tokens.
+def scrub_files(contents: Mapping[str, bytes], roots: Sequence[str]) -> dict[str, bytes]:
+    """Scrub the Markdown and JSON files among those that are about to be written, by name -> content."""
+    return {
+        name: scrub_text(content.decode(), roots).encode() if name.endswith((".md", ".json")) else content
+        for name, content in contents.items()
+    }
 
-    Strings that are paths as a whole are cut down to their last component where they exist here, lie below a root, or
+
+def scrub_json(value: Any, roots: Sequence[str], key: str = "") -> Any:
+    """Take local paths and tokens out of a JSON value; anything that JSON does not know becomes text.
+
+    Strings that are paths as a whole are cut down to their last component if they exist here, lie below a root, or
     belong to a setting that holds a path. Others, such as a class named `/m/0dgw9r`, stay.
 
     Args:
-        value: of `json.loads`.
         roots: of `local_roots`.
         key: name of the setting that holds the value.
     """
-    if isinstance(value, dict):
-        return {name: scrub_json(item, roots, str(name)) for name, item in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, Mapping):
+        return {str(name): scrub_json(item, roots, str(name)) for name, item in value.items()}
+    if isinstance(value, list | tuple):
         return [scrub_json(item, roots, key) for item in value]
-    if not isinstance(value, str):
+    if value is None or isinstance(value, bool | int | float):
         return value
+    value = str(value)
     if value in roots:
         return "…"
     is_path = PurePosixPath(value).is_absolute() or PureWindowsPath(value).is_absolute() or value.startswith("~/")
     if is_path and (key.endswith(_PATH_SETTINGS) or os.path.lexists(os.path.expanduser(value))):
-        return without_local_paths(value)
+        return _last_component(value)
     return scrub_text(value, roots)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from hf_relearn.models import MultimodalForClassification, MultimodalProcessor
+from hf_relearn.models.modeling_weights import refuse_missing_weights
 
 Shapes = dict[str, dict[int, str]]  # input -> axis -> name of a size that is free
 
@@ -109,13 +110,14 @@ def export_onnx(
 
     Raises:
         ImportError: without the packages of the extra `onnx`.
-        ValueError: if the model is not float32, the example is unsuitable, or a backbone cannot be exported or gives
-            other logits; the message names the modality.
+        ValueError: if the model is not float32, its files lacked weights, the example is unsuitable, or a backbone
+            cannot be exported or gives other logits; the message names the modality.
     """
     if missing := [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]:
         raise ImportError(f"ONNX export needs {', '.join(missing)}: pip install 'hf_relearn[onnx]'")
     if types := {str(weight.dtype) for weight in model.parameters() if weight.dtype != torch.float32}:
         raise ValueError(f"the model has weights of {', '.join(sorted(types))}: load it with dtype=torch.float32")
+    refuse_missing_weights(model)
     if inputs is None:
         if processor is None:
             raise ValueError("an export needs an example: give the model's processor, or a batch of inputs")

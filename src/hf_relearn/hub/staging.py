@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +50,7 @@ def stage(saved: str | os.PathLike, target: str | os.PathLike, run: str | os.Pat
     the code that loads it all without this package. Nothing else in the folders is looked at.
 
     Weights are linked where the file system can, copied otherwise. Local paths and tokens are taken out of texts.
+    Files that lie elsewhere, behind symbolic links in these folders, are left out.
 
     Args:
         saved: folder of the saved model, a checkpoint or an output directory.
@@ -77,7 +77,7 @@ def stage(saved: str | os.PathLike, target: str | os.PathLike, run: str | os.Pat
             _link(path, temporary / path.name)
         modalities = _stage_configs(saved, temporary, roots)
         for modality in modalities:
-            for path in _files(saved / modality):
+            for path in _files(saved, modality):
                 if path.suffix in TOKENIZER_SUFFIXES:
                     _stage_tokenizer_file(path, temporary / modality / path.name, roots)
         if (record := _first(HISTORY_FILE, saved, run)) is not None:
@@ -97,7 +97,7 @@ def _stage_configs(saved: Path, target: Path, roots: tuple[str, ...]) -> list[st
     """Write the configurations; returns the modalities' names, if the model is one of ours."""
     modalities: list[str] = []
     for name in CONFIGS:
-        if not (saved / name).is_file():
+        if not _is_inside(saved / name, saved):
             continue
         content = scrub_json(_read_json(saved / name), roots)
         if content.get("model_type") == MultimodalConfig.model_type:
@@ -121,28 +121,33 @@ def _stage_tokenizer_file(path: Path, target: Path, roots: tuple[str, ...]) -> N
 
 
 def _stage_card(run: Path, target: Path, roots: tuple[str, ...]) -> None:
-    if not (run / CARD).is_file():
+    if not _is_inside(run / CARD, run):
         return
     card = scrub_text((run / CARD).read_text(encoding="utf-8"), roots)
     (target / CARD).write_text(card, encoding="utf-8")
     for figure in sorted(set(_FIGURE.findall(card))):
-        if (run / figure).is_file():
+        if _is_inside(run / figure, run):
             (target / figure).parent.mkdir(exist_ok=True)
             shutil.copyfile(run / figure, target / figure)
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    """Regular files of a folder, sorted."""
-    return iter(sorted(path for path in folder.glob("*") if path.is_file() and not path.is_symlink()))
+def _files(folder: Path, subfolder: str = "") -> list[Path]:
+    """Files of a folder or subfolder, sorted, without those that lie outside the folder."""
+    return sorted(path for path in (folder / subfolder).glob("*") if _is_inside(path, folder))
 
 
 def _first(name: str, *folders: Path) -> Path | None:
-    return next((folder / name for folder in folders if (folder / name).is_file()), None)
+    return next((folder / name for folder in folders if _is_inside(folder / name, folder)), None)
+
+
+def _is_inside(path: Path, folder: Path) -> bool:
+    """Whether a file is there, and lies in the folder wherever symbolic links lead."""
+    return path.is_file() and path.resolve().is_relative_to(folder.resolve())
 
 
 def _link(source: Path, target: Path) -> None:
     try:
-        os.link(source, target)
+        os.link(source.resolve(), target)
     except OSError:  # a file system without links
         shutil.copyfile(source, target)
 

@@ -1,4 +1,4 @@
-"""Uploading a staged folder, and saying what went wrong and how to go on where that fails."""
+"""Upload a staged folder; if that fails, say why and how to go on."""
 
 import logging
 import os
@@ -29,7 +29,7 @@ _REASONS = {
 
 
 class PushError(RuntimeError):
-    """A push that failed. The message says why, where the files are, and the command that pushes them later.
+    """Report a push that failed: why, where the files are, and the command that pushes them later.
 
     Attributes:
         command: the command; None where nothing was gathered yet.
@@ -51,9 +51,9 @@ def push_folder(
     repo_type: str | None = None,
     api: HfApi | None = None,
 ) -> CommitInfo:
-    """Push a folder that `stage` made, as one commit (or several, where the Hub's client divides a large one).
+    """Push a folder that `stage` made, as one commit (or several, if the Hub's client divides a large one).
 
-    The repository is created where it is missing. Weights that an earlier push left there and this one does not
+    The repository is created if it is missing. Weights that an earlier push left there and this one does not
     replace are deleted. What may pass (no connection, too many requests, an error of the server) is tried again.
 
     Args:
@@ -112,7 +112,7 @@ def push_command(
     revision: str | None = None,
     repo_type: str | None = None,
 ) -> str:
-    """The shell command that pushes a staged folder."""
+    """Write the shell command that pushes a staged folder."""
     words = ["hf", "upload", repo_id, str(Path(folder).absolute()), "."]
     words += ["--repo-type", repo_type] if repo_type else []
     words += ["--private"] if private else []
@@ -123,7 +123,7 @@ def push_command(
 
 
 def explain(error: BaseException) -> str:
-    """Why a request to the Hub failed, in one clause, with what the server said."""
+    """Say in one clause why a request to the Hub failed, with the server's words."""
     for cause in _causes(error):
         if isinstance(cause, HfHubHTTPError):
             status = cause.response.status_code
@@ -141,7 +141,7 @@ def explain(error: BaseException) -> str:
 
 
 def seconds_to_wait(error: BaseException, attempt: int) -> float | None:
-    """How long to wait before a failed request is worth another try; None if it would fail again."""
+    """Choose how long to wait before a failed request is tried again; None if it would fail again."""
     for cause in _causes(error):
         if isinstance(cause, HfHubHTTPError):
             status = cause.response.status_code
@@ -166,6 +166,6 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _is_of_network(error: BaseException) -> bool:
-    """Whether a connection failed: by name, since releases of the Hub's client use different HTTP libraries."""
+    """Check for a failed connection by name, since releases of the Hub's client use different HTTP libraries."""
     names = {base.__name__ for base in type(error).__mro__}
     return bool(names & {"TransportError", "ConnectionError", "Timeout", "TimeoutError"})

@@ -2,10 +2,9 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
-StrengthRule = Literal["gate", "gap"]
-STRENGTH_RULES = ("gate", "gap")
+from hf_relearn.pairs import read_pairs
 
 
 def learning_state_alpha(gap: float, relearn_lambda: float = 3.0) -> float:
@@ -64,10 +63,7 @@ def parse_alpha(alpha: str | float | Mapping[str, float] | None) -> float | dict
         if isinstance(pairs, str):
             if "=" not in pairs:
                 return _strength(float(pairs))
-            parts = [pair.split("=") for pair in pairs.split(",")]
-            pairs = {name.strip(): value for name, value in parts}
-            if len(pairs) < len(parts):
-                raise ValueError("a modality is named twice")
+            pairs = read_pairs("--relearn_alpha", pairs.split(","))
         return {name: _strength(float(value)) for name, value in pairs.items()}
     except (TypeError, ValueError):
         raise ValueError(

@@ -127,7 +127,7 @@ def diagnose(
         n_init: number of K-means starts, the best of which counts, >= 1.
         max_samples: if given, at most so many samples (stratified) of each part are looked at, >= 1. The separability
             keeps at least 20 training samples of each class, and twice as many as diagnosing ones.
-        nonfinite: with "skip", a modality with NaN or infinity is left out of the result and warned of.
+        nonfinite: with "skip", a modality with NaN or infinity is left out of the result, with a warning.
 
     Returns:
         modality -> diagnosis, in the order of `train_features`.
@@ -221,9 +221,8 @@ def _check_settings(num_classes: int, n_init: int, max_samples: int | None, **ch
         if value is not None and value < 1:
             raise ValueError(f"{name} must be at least 1, but is {value}")
     for name, choice in choices.items():
-        first, second = _CHOICES[name]
-        if choice not in (first, second):
-            raise ValueError(f"{name} must be {first!r} or {second!r}, but is {choice!r}")
+        if choice not in _CHOICES[name]:
+            raise ValueError(f"{name} must be {' or '.join(map(repr, _CHOICES[name]))}, but is {choice!r}")
 
 
 def _by_purity(
@@ -284,8 +283,8 @@ def _spread_messages(modality: str, part: _Part) -> list[str]:
         ]
     if outliers := int(spread.outliers.sum()):
         return [
-            f"{where}: in {outliers} of {len(spread.outliers)} dimensions fewer than 1 % of the samples are outliers "
-            "that squeeze the others into a thousandth of the range; check the inputs of that modality"
+            f"{where}: in {outliers} of {len(spread.outliers)} dimensions at most 1 % of the samples (or one) are "
+            "outliers that squeeze the others into a thousandth of the range; check the inputs of that modality"
         ]
     return []
 
@@ -311,7 +310,7 @@ def _class_messages(train: _Part, val: _Part, num_classes: int) -> list[str]:
 def _few_samples_messages(train: _Part, val: _Part) -> list[str]:
     """Says that many classes are too small to be judged."""
     classes = np.union1d(train.labels[train.rows], val.labels[val.rows])
-    names, counts = np.unique(train.labels[train.rows], return_counts=True)
+    counts = np.unique(train.labels[train.rows], return_counts=True)[1]
     few = len(classes) - int((counts >= _FEW_SAMPLES).sum())
     if 3 * few < len(classes):
         return []

@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import nn
+from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 
 from hf_relearn.method.initial_weights import InitialWeights
 from hf_relearn.method.tensors import (
@@ -19,31 +21,27 @@ from hf_relearn.method.tensors import (
     summed,
 )
 
-# Elements moved at a time. On a CPU the scratch memory of a chunk then stays in the cache, which makes the update
-# more than twice as fast as whole tensors; on an accelerator the chunk only bounds the scratch memory.
+# Elements moved at a time. On a CPU a chunk stays in the cache; on an accelerator it only bounds the scratch memory.
 _CPU_CHUNK = 2**17
 _DEVICE_CHUNK = 2**24
 
 
 def soft_reinit_(module: nn.Module, initial: Mapping[str, torch.Tensor], alpha: float) -> None:
-    """Moves every trained parameter back to its initial value by the share alpha, in place.
+    """Move every trained parameter back to its initial value by the share alpha, in place.
 
-    theta <- (1 - alpha) * theta + alpha * theta0 (section 3.3 of "Diagnosing and Re-learning for Balanced Multimodal
-    Learning", arXiv 2407.09705). Computed in float32, or in the parameter's own type where that is wider; float32
-    results equal the formula as written to the last bit, 16-bit results are rounded once. alpha 0 changes no bit,
-    alpha 1 gives exactly the initial values, and a row (of the first dimension) that still has its initial values (a
-    token that no sample held, a mask token) keeps them, where the formula would round. Parameters without
-    `requires_grad`, which still have their initial values, and buffers stay as they are; a parameter that is reachable
-    under several names moves once.
+    θ ← (1 - α)·θ + α·θ⁰ (section 3.3 of "Diagnosing and Re-learning for Balanced Multimodal Learning",
+    arXiv 2407.09705), as `torch.lerp` computes it: in float32, or in the parameter's own type if that is wider. The
+    result is rounded once to the storage type. Alpha 0 changes no bit, alpha 1 gives exactly the initial values, and
+    a value that still equals its initial one stays. Parameters without `requires_grad` and buffers stay as they are.
+    A parameter with several names moves once.
 
-    Where parameters are sharded (FSDP2), each process moves its own part, reads no more than that from an
-    `InitialWeights` file, and communicates nothing; the whole equals what one process computes to the last bit. If
-    `module` lies inside the module that was sharded last (the root), call the root's `reshard()` before.
+    Each process moves its own part of a sharded parameter (FSDP2), reads only that part from an `InitialWeights` file,
+    and communicates nothing. The result equals that of one process to the last bit. If `module` lies inside the module
+    that was sharded last (the root), call the root's `reshard()` before.
 
     Args:
         module: for instance one modality's encoder.
-        initial: names of `module.named_parameters()` -> initial values, of any device and float type. Read one at a
-            time, so a mapping that reads from a disk never holds more than one tensor in memory.
+        initial: names of `module.named_parameters()` -> initial values, of any device and float type.
         alpha: strength, in [0, 1].
 
     Raises:
@@ -57,27 +55,22 @@ def soft_reinit_(module: nn.Module, initial: Mapping[str, torch.Tensor], alpha: 
 
 
 def soft_reinit_with_distance_(module: nn.Module, initial: Mapping[str, torch.Tensor], alpha: float) -> float:
-    """Does what `soft_reinit_` does, and measures how far the parameters moved.
+    """Do what `soft_reinit_` does, and measure how far the parameters moved.
 
-    Where parameters are sharded, the distance is that of the whole parameters, the same on every process: two numbers
-    are summed over the processes at the end.
-
-    Args:
-        module: as for `soft_reinit_`.
-        initial: as for `soft_reinit_`.
-        alpha: as for `soft_reinit_`.
+    The distance of sharded parameters is that of the whole ones, the same on every process: two numbers are summed
+    over the processes at the end.
 
     Returns:
-        ||theta_new - theta_old|| / ||theta_old|| over the trained parameters, computed as alpha times the distance to
-        the initial values, before any rounding to the storage type; 0 when nothing moved, infinity when parameters
-        that were all zero did.
+        ||θ_new - θ_old|| / ||θ_old|| over the trained parameters, computed as alpha times the distance to the initial
+        values, before any rounding to the storage type; 0 if nothing moved, infinity if parameters that were all zero
+        did.
 
     Raises:
         ValueError, KeyError: as `soft_reinit_`.
     """
-    squares: dict[ShardGroups, _Squares] = {}
+    squares: Squares = {}
     _move_parameters_(module, initial, alpha, squares)
-    sums = [summed(found.sums(), groups) for groups, found in squares.items()]
+    sums = [summed([float(sum(map(float, part))) for part in parts], groups) for groups, parts in squares.items()]
     apart, before = (math.sqrt(sum(column)) for column in zip(*sums, strict=True)) if sums else (0.0, 0.0)
     moved = alpha * apart
     if moved == 0:
@@ -86,11 +79,10 @@ def soft_reinit_with_distance_(module: nn.Module, initial: Mapping[str, torch.Te
 
 
 def interpolate_buffers_(module: nn.Module, initial: Mapping[str, torch.Tensor], alpha: float) -> None:
-    """Moves the floating-point statistics of a module back to their initial values by the share alpha, in place.
+    """Move the floating-point statistics of a module back to their initial values by the share alpha, in place.
 
     The same formula and precision as `soft_reinit_`, for the buffers that `floating_buffers` gives: running means
-    and variances. Integer and boolean buffers (counts, indices), non-persistent ones, and those that still equal
-    their initial value stay as they are.
+    and variances. Integer and boolean buffers (counts, indices) and non-persistent ones stay as they are.
 
     Args:
         module: for instance one modality's encoder.
@@ -100,60 +92,89 @@ def interpolate_buffers_(module: nn.Module, initial: Mapping[str, torch.Tensor],
     Raises:
         ValueError, KeyError: as `soft_reinit_`.
     """
-    buffers = floating_buffers(module)
-    _check(buffers, initial, alpha, "buffer")
-    if alpha == 0:
-        return
-    with torch.no_grad():
-        for name, buffer in buffers.items():
-            source = _fetch(initial, name, buffer, "buffer")
-            if not torch.equal(local_part(buffer), source):
-                _move_(local_part(buffer), source, alpha, None)
+    _move_(floating_buffers(module), initial, alpha, "buffer", None)
 
 
-class _Squares:
-    """Sums of squares of pieces, left on their devices until the end, so that nothing waits for a device before."""
-
-    def __init__(self) -> None:
-        self.before: list[torch.Tensor] = []
-        self.apart: list[torch.Tensor] = []
-
-    def add(self, part: torch.Tensor, toward: torch.Tensor, scratch: torch.Tensor) -> None:
-        """Adds a piece as it is before it moves, and its distance from where it moves to."""
-        torch.sub(toward, part, out=scratch)
-        self.before.append(_square_sum(part))
-        self.apart.append(_square_sum(scratch))
-
-    def sums(self) -> list[float]:
-        return [sum(float(square) for square in squares) for squares in (self.apart, self.before)]
+# Process groups over which parameters are spread -> squares of the distances to the initial values, and of the norms.
+# They stay on their devices until the end, so that nothing waits for a device before.
+Squares = dict[ShardGroups, tuple[list[torch.Tensor], list[torch.Tensor]]]
 
 
-def _square_sum(piece: torch.Tensor) -> torch.Tensor:
-    # A dot product is much faster than a norm in float64, and as good for pieces this short.
-    flat = piece.reshape(-1)
-    return torch.dot(flat, flat)
+def _lerp_(pieces: list[torch.Tensor], toward: list[torch.Tensor], alpha: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Move pieces of one type, as one run of elements; returns the squares of distance and norm before the move."""
+    kept = _flatten_dense_tensors(pieces) if len(pieces) > 1 else pieces[0].reshape(-1)
+    wide = kept.to(torch.promote_types(kept.dtype, torch.float32))
+    target = (_flatten_dense_tensors(toward) if len(toward) > 1 else toward[0].reshape(-1)).to(wide)
+    apart = target - wide
+    squares = torch.dot(apart, apart), torch.dot(wide, wide)
+    moved = target if alpha == 1 else wide.lerp_(target, alpha)
+    if moved.data_ptr() != pieces[0].data_ptr():  # several pieces, or of another type
+        torch._foreach_copy_(pieces, list(_unflatten_dense_tensors(moved, pieces)))
+    return squares
 
 
 def _move_parameters_(
-    module: nn.Module,
+    module: nn.Module, initial: Mapping[str, torch.Tensor], alpha: float, squares: Squares | None
+) -> None:
+    reshard_(module)
+    trained = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+    _move_(trained, initial, alpha, "parameter", squares)
+
+
+def _move_(
+    targets: Mapping[str, torch.Tensor],
     initial: Mapping[str, torch.Tensor],
     alpha: float,
-    squares: dict[ShardGroups, _Squares] | None,
+    kind: str,
+    squares: Squares | None,
 ) -> None:
-    """Moves parameters, and enters squares under the process groups over which each parameter is spread."""
-    reshard_(module)
-    parameters = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
-    _check(parameters, initial, alpha, "parameter")
+    """Move tensors, and enter the squares under the process groups over which each of them is spread."""
+    _check(targets, initial, alpha, kind)
     if alpha == 0:
         return
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            found = None if squares is None else squares.setdefault(shard_groups(parameter), _Squares())
-            _move_(local_part(parameter.detach()), _fetch(initial, name, parameter, "parameter"), alpha, found)
+    with getattr(initial, "opened", nullcontext)(), torch.no_grad():
+        for groups, pieces, toward in _chunks(targets, initial, kind):
+            apart, before = _lerp_(pieces, toward, alpha)
+            if squares is not None:
+                found = squares.setdefault(groups, ([], []))
+                found[0].append(apart)
+                found[1].append(before)
+
+
+def _chunks(
+    targets: Mapping[str, torch.Tensor], initial: Mapping[str, torch.Tensor], kind: str
+) -> Iterator[tuple[ShardGroups, list[torch.Tensor], list[torch.Tensor]]]:
+    """Matching pieces of one type, device and division: parts of a large tensor, or many small ones together."""
+    pieces: list[torch.Tensor] = []
+    toward: list[torch.Tensor] = []
+    key: tuple[ShardGroups, torch.dtype, torch.device] | None = None
+    count = 0
+    for name, whole in targets.items():
+        target, source = local_part(whole), _fetch(initial, name, whole, kind)
+        its_key = shard_groups(whole), target.dtype, target.device
+        limit = _CPU_CHUNK if target.is_cpu else _DEVICE_CHUNK
+        for part, its_source in _split(target, source, limit):
+            size = part.numel()
+            if key is not None and (its_key != key or count + size > limit):
+                yield key[0], pieces, toward
+                pieces, toward, count = [], [], 0
+            key = its_key
+            pieces.append(part)
+            toward.append(its_source)
+            count += size
+    if key is not None:
+        yield key[0], pieces, toward
+
+
+def _split(target: torch.Tensor, source: torch.Tensor, limit: int) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
+    """Matching pieces of both of at most `limit` elements; the whole if it is small or not one run of memory."""
+    if 0 < target.numel() <= limit or not target.is_contiguous():
+        return [(target, source)]
+    return zip(target.view(-1).split(limit), source.reshape(-1).split(limit), strict=True) if target.numel() else []
 
 
 def _check(targets: Mapping[str, torch.Tensor], initial: Mapping[str, torch.Tensor], alpha: float, kind: str) -> None:
-    """Raises what can be known without reading a tensor from a disk."""
+    """Raise what can be known without reading a tensor from a disk."""
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha, the share of the way back to the initial weights, must be in [0, 1], but is {alpha}")
     available = set(initial)
@@ -172,7 +193,7 @@ def _check(targets: Mapping[str, torch.Tensor], initial: Mapping[str, torch.Tens
 
 
 def _check_shape(name: str, target: torch.Tensor, shape: tuple[int, ...], kind: str) -> None:
-    if tuple(target.shape) != tuple(shape):
+    if target.shape != shape:
         raise ValueError(
             f"{kind} {name!r} has the shape {tuple(target.shape)}, but its initial value has {tuple(shape)}; "
             "the initial values are those of another model"
@@ -180,71 +201,17 @@ def _check_shape(name: str, target: torch.Tensor, shape: tuple[int, ...], kind: 
 
 
 def _fetch(initial: Mapping[str, torch.Tensor], name: str, target: torch.Tensor, kind: str) -> torch.Tensor:
-    """The initial value of what this process holds of `target`, on its device."""
-    device = local_part(target).device
-    read_part = getattr(initial, "read_part", None)
-    if is_sharded(target) and read_part is not None:
-        return read_part(name, local_index(name, target)).to(device)  # its shape is known and checked
-    source = initial[name].detach()
+    """The initial value of what this process holds of `target`."""
+    if not is_sharded(target):
+        source = initial[name]
+        _check_shape(name, target, source.shape, kind)
+        return source if source.device == target.device else source.to(target.device)
+    index, read_part = local_index(name, target), getattr(initial, "read_part", None)
+    if read_part is not None:
+        return read_part(name, index)  # its shape is known and checked
+    source = initial[name]
     _check_shape(name, target, source.shape, kind)
-    if is_sharded(target):
-        source = source[local_index(name, target)]
-    return source.to(device)
-
-
-def _move_(target: torch.Tensor, source: torch.Tensor, alpha: float, squares: _Squares | None) -> None:
-    compute_dtype = torch.promote_types(target.dtype, torch.float32)
-    scratch: torch.Tensor | None = None
-    unmoved = None if alpha == 1 else _unmoved_rows(target, source)
-    moves = unmoved is None or len(unmoved) < len(target)
-    kept = target[unmoved] if unmoved is not None and moves else None
-    for part, toward in _chunks(target, source):
-        if not moves and squares is None:
-            break
-        if scratch is None or scratch.shape != part.shape:
-            scratch = torch.empty_like(part, dtype=compute_dtype)
-        wide = part.to(compute_dtype)  # the piece itself where it is that wide already
-        if squares is not None:
-            squares.add(wide, toward.to(compute_dtype), scratch)
-        if alpha == 1:
-            part.copy_(toward)
-        elif moves:
-            # Product and sum stay separate operations: one fused multiply-add would round differently.
-            torch.mul(toward.to(compute_dtype), alpha, out=scratch)
-            wide.mul_(1 - alpha).add_(scratch)
-            if wide is not part:
-                part.copy_(wide)
-    if unmoved is not None and kept is not None:
-        target[unmoved] = kept
-
-
-def _unmoved_rows(target: torch.Tensor, source: torch.Tensor) -> torch.Tensor | None:
-    """Indices of the rows (of the first dimension) that still have their initial values; None if there are none.
-
-    By rows, since a shard holds whole ones: what moves is then the same however a parameter is sharded.
-    """
-    if target.ndim == 0 or target.numel() == 0:
-        return None
-    if target.ndim == 1:
-        rows = (target == source).nonzero()
-        return rows.squeeze(1) if len(rows) else None
-    target, source = target.flatten(1), source.flatten(1)
-    rows = (target.select(1, 0) == source.select(1, 0)).nonzero()  # the first element rules out nearly all
-    if not len(rows):
-        return None
-    if len(rows) == len(target) and torch.equal(target, source):
-        return rows.squeeze(1)
-    rows = rows.squeeze(1)
-    rows = rows[(target[rows] == source[rows]).all(dim=1)]
-    return rows if len(rows) else None
-
-
-def _chunks(target: torch.Tensor, source: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Matching flat pieces of both; the whole tensors where the memory of either is not one run of elements."""
-    if not (target.is_contiguous() and source.is_contiguous()):
-        return iter([(target, source)])
-    size = _CPU_CHUNK if target.device.type == "cpu" else _DEVICE_CHUNK
-    return zip(target.view(-1).split(size), source.view(-1).split(size), strict=True)
+    return source[index]
 
 
 def relearn_encoders(
@@ -269,9 +236,10 @@ def relearn_encoders(
     moved = {}
     for modality, encoder in encoders.items():
         own = initial.subset(names[modality])
-        moved[modality] = soft_reinit_with_distance_(encoder, own, alphas[modality])
-        if interpolate_buffers:
-            interpolate_buffers_(encoder, own, alphas[modality])
+        with initial.opened():  # one encoder at a time, so that no more of the file than that stays in memory
+            moved[modality] = soft_reinit_with_distance_(encoder, own, alphas[modality])
+            if interpolate_buffers:
+                interpolate_buffers_(encoder, own, alphas[modality])
     return moved
 
 

@@ -13,8 +13,10 @@ Sampling = Literal["all", "matched"]
 UNLABELLED = -100
 # Numbers that are read at a time.
 _PIECE = 2**18
-# An outlier leaves all samples but fewer than this share within this share of a dimension's range.
+# Outliers leave all samples but this share within this share of a dimension's range.
 _OUTLIERS, _BIN = 0.01, 0.001
+# Of fewer samples it is not said that one is an outlier.
+_FEWEST = 20
 
 
 class NonFiniteFeaturesError(ValueError):
@@ -123,13 +125,14 @@ class Spread:
 def measure_spread(matrix: np.ndarray, rows: np.ndarray) -> Spread:
     """Measure the spread of each dimension over some rows, outliers set aside.
 
-    A dimension has outliers if fewer than a hundredth of its samples lie outside a thousandth of its range around the
-    median, and those inside are not all the same (a feature that few samples have at all is no outlier).
+    A dimension has outliers if at most a hundredth of its samples (or one sample) lies outside a thousandth of its
+    range around the median, and those inside are not all the same (a feature that few samples have is no outlier).
     """
     spread = _plain_spread(matrix, rows, np.finfo(matrix.dtype).eps)
-    # So few samples so far away lie at least 9 standard deviations from the mean: only such dimensions are searched.
+    # So few samples so far away lie about 10 standard deviations from the mean, one of n lies the root of n from it.
     reach = np.maximum(spread.high - spread.mean, spread.mean - spread.low)
-    for column in np.flatnonzero(reach > 9 * spread.deviation):
+    farthest = 0.9 * min(10.0, (len(rows) - 1) ** 0.5)
+    for column in np.flatnonzero(reach > farthest * spread.deviation) if len(rows) >= _FEWEST else ():
         values = matrix[rows, column].astype(np.float64)
         while (inside := _without_outliers(values)) is not None:
             values = np.clip(values, inside[0], inside[1])
@@ -167,7 +170,7 @@ def _plain_spread(matrix: np.ndarray, rows: np.ndarray, precision: float) -> Spr
 def _without_outliers(values: np.ndarray) -> tuple[float, float] | None:
     """The range of the values that are not outliers; None if there is not one."""
     near = np.abs(values - np.median(values)) <= _BIN / 2 * (values.max() - values.min())
-    if near.all() or (~near).sum() >= _OUTLIERS * len(values):
+    if near.all() or (~near).sum() > max(1, _OUTLIERS * len(values)):
         return None
     low, high = float(values[near].min()), float(values[near].max())
     return (low, high) if high > low else None
@@ -180,20 +183,24 @@ def diagnosed_rows(
     estimator: Estimator,
     sampling: Sampling = "all",
     max_samples: int | None = None,
+    enough: int | None = None,
     seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Decides which samples of the training part and of the diagnosing part are diagnosed.
 
     Samples with the label -100 have no class and are left out. `max_samples` bounds both parts by a stratified draw.
     For the separability the training part keeps at least twice as many samples as the diagnosing part, and 20 of each
-    class that has so many. For the purity, `sampling="matched"` draws no more training samples than diagnosing ones.
+    class that has so many; `enough` draws no more of them than these rules ask for. For the purity,
+    `sampling="matched"` draws no more training samples than diagnosing ones.
 
     Returns:
         Sorted positions in the training part, and in the diagnosing part.
 
     Raises:
-        ValueError: one part has no labelled sample.
+        ValueError: one part has no labelled sample, or `max_samples` is below 1.
     """
+    if max_samples is not None and max_samples < 1:
+        raise ValueError(f"max_samples must be at least 1, but is {max_samples}")
     labelled = {}
     for part, labels in (("training", train_labels), ("diagnosing", val_labels)):
         labelled[part] = np.flatnonzero(labels != UNLABELLED)
@@ -202,8 +209,8 @@ def diagnosed_rows(
     train, val = labelled.values()
     val_size = min(len(val), max_samples or len(val))
     train_size = min(len(train), max_samples or len(train))
-    if estimator == "separability" and max_samples is not None:
-        train_size = min(len(train), max(train_size, 2 * val_size))
+    if estimator == "separability" and (max_samples or enough) is not None:
+        train_size = min(len(train), max(max_samples or enough or 0, 2 * val_size))
     if estimator == "purity" and sampling == "matched":
         train_size = min(train_size, val_size)
     if train_size < len(train):

@@ -17,7 +17,7 @@ _LEAST_LIKELIHOOD = 1e-30
 # A dimension with a smaller share of the largest deviation is left out, an eigenvalue of the largest one too.
 _NEGLIGIBLE = 1e-6
 # Standardised training values lie within the root of their number; held-out ones may be anything.
-_FARTHEST = 1000.0
+_FARTHEST = 1e6
 
 
 class Standardised:

@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from torch import nn
 
-if torch.distributed.is_available():
+_DISTRIBUTED = torch.distributed.is_available()
+if _DISTRIBUTED:
     from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
     from torch.distributed.tensor import DTensor, Shard
 
@@ -14,13 +15,15 @@ ShardGroups = tuple[tuple[str, Any], ...]
 
 def is_sharded(tensor: torch.Tensor) -> bool:
     """Whether a tensor is a `DTensor`, so that this process may hold a part of it only."""
-    return torch.distributed.is_available() and isinstance(tensor, DTensor)
+    return _DISTRIBUTED and isinstance(tensor, DTensor)
 
 
 def local_part(tensor: torch.Tensor) -> torch.Tensor:
     """What this process holds of a tensor, sharing its memory: the tensor itself where it is not sharded."""
+    if not is_sharded(tensor):
+        return tensor
     with torch.no_grad():
-        return tensor.to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
+        return tensor.to_local()  # type: ignore[attr-defined]
 
 
 def whole_tensor(tensor: torch.Tensor) -> torch.Tensor:
@@ -91,7 +94,7 @@ def reshard_(module: nn.Module) -> None:
         ValueError: parameters are divided in a way that cannot be moved (DeepSpeed ZeRO-3, FSDP1), or are such
             copies, which `module` itself cannot give back; names one.
     """
-    if torch.distributed.is_available():
+    if _DISTRIBUTED:
         for child in module.modules():
             if isinstance(child, FullyShardedDataParallel):
                 raise ValueError(
@@ -101,14 +104,15 @@ def reshard_(module: nn.Module) -> None:
             if isinstance(child, FSDPModule):
                 child.reshard()
     for prefix, child in module.named_modules():
+        managed = getattr(child, "_is_fsdp_managed_module", False)
         for name, parameter in child.named_parameters(prefix, recurse=False):
             # What deepspeed itself tells its partitioned parameters by; their own shape is empty.
-            if hasattr(parameter, "ds_id"):
+            if "ds_id" in parameter.__dict__:
                 raise ValueError(
                     f"the parameter {name!r} is partitioned by DeepSpeed ZeRO-3, which re-learning does not support: "
                     "use ZeRO stage 1 or 2, or FSDP version 2, or train without re-learning (--relearn_strategy no)"
                 )
-            if getattr(child, "_is_fsdp_managed_module", False) and not is_sharded(parameter):
+            if managed and not is_sharded(parameter):
                 raise ValueError(
                     f"FSDP holds the parameter {name!r} as a whole at the moment, a copy whose change would be lost: "
                     "call reshard() of the module that fully_shard was called with last (the root)"

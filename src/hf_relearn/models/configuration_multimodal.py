@@ -7,6 +7,8 @@ from typing import Any
 from torch import nn
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
+from .configuration_limits import check_settings
+
 # Name of the fusion -> its options with their defaults.
 FUSION_OPTIONS: dict[str, dict[str, int | float]] = {
     "concat": {},
@@ -154,8 +156,11 @@ class ModalityConfig:
     base_model_revision: str | None = None
 
     def __post_init__(self) -> None:
+        sizes = ("feature_size", "token_size", "num_frames")
+        check_settings({name: getattr(self, name) for name in sizes}, "the modality")
         if isinstance(self.backbone_config, dict):
             settings = dict(self.backbone_config)
+            check_settings(settings, "the backbone configuration")
             model_type = settings.pop("model_type", None)
             if model_type not in CONFIG_MAPPING:
                 raise ValueError(
@@ -211,7 +216,7 @@ class MultimodalConfig(PreTrainedConfig):
     model_type = "hf_relearn_multimodal"
     # `Trainer` looks here: mappings among the outputs would fill the memory in evaluation, and turn predictions into
     # tuples.
-    keys_to_ignore_at_inference = ["features", "unimodal_logits", "present", "ablation_logits"]
+    keys_to_ignore_at_inference = ["losses", "features", "unimodal_logits", "present", "ablation_logits"]
 
     modalities: dict[str, Any] = field(default_factory=dict)
     modality_order: list[str] | None = None
@@ -224,6 +229,7 @@ class MultimodalConfig(PreTrainedConfig):
     label_smoothing: float = 0.0
 
     def __post_init__(self, **kwargs):
+        check_settings({**kwargs, **(self.fusion_kwargs or {})}, "the configuration")
         given = self.modalities or {}
         for name in given:
             check_modality_name(name)
@@ -293,5 +299,5 @@ def check_modality_name(name: str) -> None:
     """Refuse a modality name that cannot be the prefix of keyword arguments and the name of a submodule."""
     if not isinstance(name, str) or not name.isidentifier():
         raise ValueError(f"the modality name {name!r} is no Python identifier, so it cannot be an input's prefix")
-    if hasattr(nn.ModuleDict(), name) or name == "labels":
+    if hasattr(nn.ModuleDict(), name) or name in ("labels", "fused"):
         raise ValueError(f"the modality name {name!r} is reserved: choose another one")

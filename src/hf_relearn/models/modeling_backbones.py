@@ -15,11 +15,14 @@ from huggingface_hub.errors import HFValidationError
 from transformers import CONFIG_MAPPING, MODEL_MAPPING, AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
+from .configuration_limits import check_settings
 from .configuration_multimodal import FeaturesConfig, ModalityConfig, check_modality_name
 from .modeling_description import describe_modality
 from .modeling_features import FeaturesModel
 from .modeling_pooling import has_dense_pooler
+from .modeling_seeds import drawing_for
 from .modeling_towers import backbone_input_names, encoder_part, input_kinds, shared_parameter
+from .modeling_weights import check_weights
 
 
 def origin(source: Any, model: PreTrainedModel, backbone_kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,16 +70,20 @@ if MODEL_MAPPING.get(_features_config, None) is None:
     AutoModel.register(_features_config, FeaturesModel)
 
 # What says where files come from, and so holds for a backbone's configuration as for its weights.
-_HUB_KWARGS = ("revision", "token", "cache_dir", "local_files_only", "subfolder", "trust_remote_code")
+_HUB_KWARGS = ("revision", "token", "cache_dir", "local_files_only", "subfolder")
 _OPTIONS = ("kind", "pooling", "num_frames", "feature_size", "token_size")
 
 
 def load_backbones(
-    backbones: Mapping[str, Any], options: Mapping[str, Mapping[str, Any]], backbone_kwargs: Mapping[str, Any]
+    backbones: Mapping[str, Any],
+    options: Mapping[str, Mapping[str, Any]],
+    backbone_kwargs: Mapping[str, Any],
+    seed: int,
 ) -> tuple[dict[str, PreTrainedModel], dict[str, ModalityConfig]]:
     """Load every backbone and find what the configuration needs of it.
 
-    Args and errors are those of `MultimodalForClassification.from_backbones`.
+    Random weights are drawn by `seed` and the modality's name. The other args and errors are those of
+    `MultimodalForClassification.from_backbones`.
     """
     if not backbones:
         raise ValueError("from_backbones got no backbone: give at least one modality name with its backbone")
@@ -91,7 +98,8 @@ def load_backbones(
     modalities: dict[str, ModalityConfig] = {}
     for name, source in backbones.items():
         try:
-            loaded[name], modalities[name] = load_modality(name, source, options.get(name, {}), backbone_kwargs)
+            with drawing_for(name, seed):
+                loaded[name], modalities[name] = load_modality(name, source, options.get(name, {}), backbone_kwargs)
         except (TypeError, ValueError) as error:
             error_class = TypeError if isinstance(error, TypeError) else ValueError
             raise error_class(f"modality {name!r}: {error}") from error
@@ -151,6 +159,7 @@ def load_backbone(source: Any, pooling: str, backbone_kwargs: Mapping[str, Any])
         return source
     # Backbones that were saved in different dtypes could not be fused, and half precision does not train.
     settings = {"dtype": torch.float32, "use_safetensors": True, **backbone_kwargs}
+    settings["trust_remote_code"] = settings.get("trust_remote_code") or False  # None would ask on the terminal
     random_settings = {key: settings[key] for key in ("dtype", "attn_implementation") if key in settings}
     if isinstance(source, PreTrainedConfig):
         return _build_whole(source, pooling, **random_settings)
@@ -158,7 +167,12 @@ def load_backbone(source: Any, pooling: str, backbone_kwargs: Mapping[str, Any])
         raise TypeError(
             f"a backbone is a Hub id, a folder, a transformers configuration or model, not {type(source).__name__}"
         )
-    config = AutoConfig.from_pretrained(source, **{key: settings[key] for key in _HUB_KWARGS if key in settings})
+    places = {key: settings[key] for key in _HUB_KWARGS if settings.get(key) is not None}
+    described, _ = PreTrainedConfig.get_config_dict(source, **places)
+    check_settings(described, f"the configuration of {source}")  # before anything is built of it
+    if settings["use_safetensors"]:
+        check_weights(source, variant=settings.get("variant"), **places)
+    config = AutoConfig.from_pretrained(source, **{"trust_remote_code": settings["trust_remote_code"], **places})
     if holds_configuration_only(Path(source)):
         return _build_whole(config, pooling, **random_settings)
     model_class = _class_by_name(config) or AutoModel

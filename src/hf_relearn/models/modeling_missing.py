@@ -1,7 +1,9 @@
 """Samples that lack a modality: only those who have it are encoded, and placeholders stand for the others."""
 
+import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import permutations
 
 import torch
 from torch import Tensor, nn
@@ -115,14 +117,28 @@ def presence(given: Mapping[str, Tensor], inputs: Mapping[str, Mapping[str, Tens
 
 
 def ablations(names: list[str]) -> dict[str, frozenset[str]]:
-    """What to leave out for `only_<modality>` and `without_<modality>`: the modalities that stay.
+    """Name the modalities that stay for `only_<modality>`, `without_<modality>` and, of more than three, `a+b`.
 
-    Empty where there is but one.
+    The latter are the further sets that `shapley_orders` passes. Empty if there is but one modality.
     """
     if len(names) < 2:
         return {}
-    alone = {f"only_{name}": frozenset([name]) for name in names}
-    return alone | {f"without_{name}": frozenset(names) - {name} for name in names}
+    rests = {f"only_{name}": frozenset([name]) for name in names}
+    rests |= {f"without_{name}": frozenset(names) - {name} for name in names}
+    for order in shapley_orders(names):
+        for size in range(2, len(names) - 1):
+            kept = frozenset(order[:size])
+            rests["+".join(name for name in names if name in kept)] = kept
+    return rests
+
+
+def shapley_orders(names: list[str]) -> list[tuple[str, ...]]:
+    """List orders in which modalities join: all of up to three; of more 16, drawn with a fixed seed and reversed."""
+    if len(names) <= 3:
+        return list(permutations(names))
+    generator = random.Random(0)
+    drawn = [tuple(generator.sample(names, len(names))) for _ in range(8)]
+    return [order for each in drawn for order in (each, each[::-1])]
 
 
 def _like(placeholder: Tensor | None, values: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
+from .configuration_limits import check_size
 from .configuration_multimodal import MultimodalConfig
 from .modeling_backbones import build_backbone
 from .modeling_encoders import ModalityEncoder, ModalityOutput
@@ -27,7 +28,8 @@ class MultimodalModelOutput(ModelOutput):
         features: modality -> (batch, d) uni-modal feature, before any modality has seen another; a placeholder in rows
             that lack the modality.
         present: modality -> (batch,) bool, True for rows that have it.
-        ablations: `only_<modality>` and `without_<modality>` -> (batch, fused width), with `output_ablations` only.
+        ablations: `only_<modality>`, `without_<modality>` and, of more than three modalities, sets such as `a+b` ->
+            (batch, fused width), with `output_ablations` only.
     """
 
     fused: Tensor | None = None
@@ -41,13 +43,14 @@ class MultimodalClassifierOutput(ModelOutput):
     """Output of `MultimodalForClassification`.
 
     Attributes:
-        loss: scalar, with `labels` only.
+        loss: scalar, with `labels` only: the fused loss and, times `unimodal_loss_weight`, those of the heads.
         logits: (batch, number of classes).
         features: modality -> (batch, d) uni-modal feature; a placeholder in rows that lack the modality.
         unimodal_logits: modality -> (batch, number of classes), with `unimodal_loss_weight` > 0 only.
         present: modality -> (batch,) bool, True for rows that have it.
-        ablation_logits: `only_<modality>` and `without_<modality>` -> (batch, number of classes), with
-            `output_ablations` and two modalities or more only.
+        ablation_logits: `only_<modality>`, `without_<modality>` and, of more than three modalities, sets such as
+            `a+b` -> (batch, number of classes), with `output_ablations` and two modalities or more only.
+        losses: `fused` and the modalities that have a head -> scalar, before weights, with `labels` only.
     """
 
     loss: Tensor | None = None
@@ -56,6 +59,7 @@ class MultimodalClassifierOutput(ModelOutput):
     unimodal_logits: dict[str, Tensor] | None = None
     present: dict[str, Tensor] | None = None
     ablation_logits: dict[str, Tensor] | None = None
+    losses: dict[str, Tensor] | None = None
 
 
 def split_inputs(inputs: Mapping[str, Tensor], encoders: nn.ModuleDict) -> dict[str, dict[str, Tensor]]:
@@ -176,16 +180,21 @@ class MultimodalModel(MultimodalPreTrainedModel):
             self.encoders[name] = ModalityEncoder(backbone, modality)
             self.placeholders[name] = Placeholder(modality, learnt=config.missing_placeholder == "learnt")
             main_inputs.append(f"{name}_{backbone.main_input_name}")
+            count = sum(parameter.numel() for parameter in self.encoders.parameters())
+            check_size("parameters", count, "the number of parameters")
         self.fusion = build_fusion(config, fusion_module)
         self.fused_size: int = self.fusion.fused_size
         self.main_input_name = main_inputs[0]
         self.post_init()
 
-    def forward(self, output_ablations: bool = False, **inputs: Tensor) -> MultimodalModelOutput:
+    def forward(
+        self, output_ablations: bool = False, detach_fusion: bool = False, **inputs: Tensor
+    ) -> MultimodalModelOutput:
         """Encode and fuse a batch.
 
         Args:
             output_ablations: whether to fuse the same encodings again with each modality alone and each left out.
+            detach_fusion: whether gradients of the fused representation stop before the encoders.
             **inputs: `{modality}_{argument of the backbone}` and `{modality}_present`.
 
         Raises:
@@ -201,13 +210,16 @@ class MultimodalModel(MultimodalPreTrainedModel):
         }
         everyone = {name: _all_rows(output["feature"]) for name, output in encoded.items()}
         present = {name: everyone[name] if mask is None else mask for name, mask in masks.items()}
-        filled, fused = self.fuse(encoded, present, masks)
+        joined = {name: _detached(output) for name, output in encoded.items()} if detach_fusion else encoded
+        filled, fused = self.fuse(joined, present, masks)
+        if detach_fusion:
+            filled = self.fill(encoded, masks)
         by_rest: dict[frozenset[str], Tensor] = {}  # of two modalities, one alone is the other left out
         rests = ablations(list(present)) if output_ablations else {}
         for rest in rests.values():
             if rest not in by_rest:
                 kept = {name: mask if name in rest else torch.zeros_like(mask) for name, mask in present.items()}
-                by_rest[rest] = self.fuse(encoded, kept, kept)[1]
+                by_rest[rest] = self.fuse(joined, kept, kept)[1]
         return MultimodalModelOutput(
             fused=fused,
             features={name: output["feature"] for name, output in filled.items()},
@@ -219,8 +231,14 @@ class MultimodalModel(MultimodalPreTrainedModel):
         self, encoded: dict[str, ModalityOutput], present: dict[str, Tensor], masks: Mapping[str, Tensor | None]
     ) -> tuple[dict[str, ModalityOutput], Tensor]:
         """Put placeholders where a mask says so, and fuse: what was fused, and (batch, fused width)."""
-        filled = {name: self.placeholders[name](output, masks[name]) for name, output in encoded.items()}
+        filled = self.fill(encoded, masks)
         return filled, self.fusion(filled, present)
+
+    def fill(
+        self, encoded: Mapping[str, ModalityOutput], masks: Mapping[str, Tensor | None]
+    ) -> dict[str, ModalityOutput]:
+        """Put placeholders where a mask says so."""
+        return {name: self.placeholders[name](output, masks[name]) for name, output in encoded.items()}
 
 
 class MultimodalForClassification(MultimodalPreTrainedModel):
@@ -244,8 +262,9 @@ class MultimodalForClassification(MultimodalPreTrainedModel):
         self.classifier = nn.Linear(self.multimodal.fused_size, num_classes)
         self.unimodal_heads = nn.ModuleDict()
         if config.unimodal_loss_weight > 0:
-            for name, modality in config.modalities.items():
-                self.unimodal_heads[name] = nn.Linear(modality.feature_size, num_classes)
+            with torch.random.fork_rng(devices=[]):  # what is drawn in `post_init` does not depend on heads
+                for name, modality in config.modalities.items():
+                    self.unimodal_heads[name] = nn.Linear(modality.feature_size, num_classes)
         self.main_input_name = self.multimodal.main_input_name
         self.post_init()
 
@@ -259,6 +278,7 @@ class MultimodalForClassification(MultimodalPreTrainedModel):
         labels: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
         output_ablations: bool = False,
+        detach_fusion: bool = False,
         **inputs: Tensor,
     ) -> MultimodalClassifierOutput:
         """Classify a batch.
@@ -269,6 +289,7 @@ class MultimodalForClassification(MultimodalPreTrainedModel):
             num_items_in_batch: number of labels in the whole accumulated batch, which `Trainer` passes; the loss is
                 then the sum over this batch divided by it, so that gradient accumulation does not change it.
             output_ablations: whether to classify again with each modality alone and each left out. Encoders run once.
+            detach_fusion: whether the fused loss trains fusion and classifier only; heads' losses reach encoders.
             **inputs: `{modality}_{argument of the backbone}`, and `{modality}_present`, (batch,) bool, where rows lack
                 a modality. The inputs of one that all rows lack may be left out.
 
@@ -277,16 +298,16 @@ class MultimodalForClassification(MultimodalPreTrainedModel):
                 missing.
             ValueError: for labels or a `{modality}_present` of another shape.
         """
-        output = self.multimodal(output_ablations=output_ablations, **inputs)
+        output = self.multimodal(output_ablations=output_ablations, detach_fusion=detach_fusion, **inputs)
         logits = self.classifier(self.dropout(output.fused))
         unimodal_logits = {name: head(output.features[name]) for name, head in self.unimodal_heads.items()}
-        loss = None
+        loss, losses = None, {}
         if labels is not None:
-            loss = classification_loss(logits, labels, self.config, num_items_in_batch)
+            loss = losses["fused"] = classification_loss(logits, labels, self.config, num_items_in_batch)
             for name, head_logits in unimodal_logits.items():
                 present = output.present[name]
-                head_loss = classification_loss(head_logits, labels, self.config, num_items_in_batch, present)
-                loss = loss + self.config.unimodal_loss_weight * head_loss
+                losses[name] = classification_loss(head_logits, labels, self.config, num_items_in_batch, present)
+                loss = loss + self.config.unimodal_loss_weight * losses[name]
         ablated = {name: self.classifier(self.dropout(fused)) for name, fused in (output.ablations or {}).items()}
         return MultimodalClassifierOutput(
             loss=loss,
@@ -295,7 +316,12 @@ class MultimodalForClassification(MultimodalPreTrainedModel):
             unimodal_logits=unimodal_logits or None,
             present=output.present,
             ablation_logits=ablated or None,
+            losses=losses or None,
         )
+
+
+def _detached(output: ModalityOutput) -> ModalityOutput:
+    return ModalityOutput(output["feature"].detach(), output["tokens"].detach(), output.token_mask)
 
 
 def _all_rows(feature: Tensor) -> Tensor:

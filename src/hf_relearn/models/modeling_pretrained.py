@@ -1,74 +1,20 @@
 """What the fusion models share: how they are built from backbones, initialised, saved and loaded."""
 
-import json
-import os
 from collections.abc import Mapping
 from copy import deepcopy
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, logging
+from transformers.utils import logging
 
 from .configuration_multimodal import CUSTOM_FUSION, UNIMODAL_LOSS_WEIGHTS, MultimodalConfig
 from .modeling_backbones import load_backbones
 from .modeling_fusion import CustomFusion, FusionModule, LowRankFusion
 from .modeling_fusion_tokens import BottleneckFusion
 from .modeling_missing import Placeholder
-
-
-class SafeWeightsMixin:
-    """`from_pretrained` that reads safetensors files only: a pickle could run any code."""
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
-        """Load a model as `PreTrainedModel.from_pretrained` does, from safetensors files.
-
-        Args:
-            pretrained_model_name_or_path: Hub id or folder.
-            *model_args, **kwargs: of `PreTrainedModel.from_pretrained`.
-
-        Raises:
-            ValueError: for `use_safetensors=False`, or an index of weights that names a file outside the folder.
-            OSError: if there are no weights as safetensors.
-        """
-        if kwargs.pop("use_safetensors", None) is False:
-            raise ValueError(
-                f"{cls.__name__} reads weights from safetensors files only, since a pickle (.bin, .pt) could run any "
-                "code: leave out use_safetensors=False, and save the weights again with save_pretrained"
-            )
-        if pretrained_model_name_or_path is not None:
-            _check_index(Path(pretrained_model_name_or_path) / kwargs.get("subfolder", ""))
-        try:
-            return super().from_pretrained(  # type: ignore[misc]  # of PreTrainedModel, beside which this class stands
-                pretrained_model_name_or_path, *model_args, use_safetensors=True, **kwargs
-            )
-        except OSError as error:
-            if "safetensors" not in str(error):
-                raise
-            raise OSError(
-                f"{pretrained_model_name_or_path} holds no weights as safetensors (model.safetensors), and "
-                f"{cls.__name__} reads no others, since a pickle (.bin, .pt) could run any code: ask for a copy that "
-                f"was saved with save_pretrained. transformers said: {error}"
-            ) from error
-
-
-def _check_index(folder: Path) -> None:
-    """Refuse a local index of weights whose files lie elsewhere; the Hub's client checks those that it caches."""
-    index = folder / SAFE_WEIGHTS_INDEX_NAME
-    if not index.is_file():
-        return
-    try:
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{index} is no index of weights ({error!r}): download or save the model again") from error
-    for name in names:
-        if not isinstance(name, str) or os.path.basename(name) != name or "\\" in name:
-            raise ValueError(
-                f"{index} names the file {name!r}, which lies outside its folder: do not trust this model's files"
-            )
-
+from .modeling_seeds import draw_seed, drawing_for
+from .modeling_weights import SafeWeightsMixin
 
 logger = logging.get_logger(__name__)
 
@@ -210,7 +156,8 @@ class MultimodalPreTrainedModel(SafeWeightsMixin, PreTrainedModel):
             **config_kwargs: fields of `MultimodalConfig`, such as `id2label` or `unimodal_loss_weight`.
 
         Returns:
-            A model in evaluation mode, as `from_pretrained` gives it.
+            A model in evaluation mode, as `from_pretrained` gives it. From one state of torch's generator, models with
+            and without uni-modal heads start with the same weights, and so do encoders that are fused with others.
 
         Raises:
             ValueError: for no backbones, a name that cannot be a prefix, an unknown option or one of an unknown
@@ -224,11 +171,13 @@ class MultimodalPreTrainedModel(SafeWeightsMixin, PreTrainedModel):
             if preset not in UNIMODAL_LOSS_WEIGHTS:
                 raise ValueError(f"there is no preset {preset!r}: choose one of {', '.join(UNIMODAL_LOSS_WEIGHTS)}")
             config_kwargs.setdefault("unimodal_loss_weight", UNIMODAL_LOSS_WEIGHTS[preset])
-        loaded, modalities = load_backbones(backbones, modality_options or {}, backbone_kwargs or {})
+        seed = draw_seed()  # of each part by its name: an encoder starts the same, whatever it is fused with
+        loaded, modalities = load_backbones(backbones, modality_options or {}, backbone_kwargs or {}, seed)
         module = None if isinstance(fusion, str) else fusion
         name = fusion if isinstance(fusion, str) else CUSTOM_FUSION
         config = MultimodalConfig(modalities=modalities, fusion=name, **config_kwargs)
-        model = cls(config, backbones=loaded, fusion_module=module)
+        with drawing_for("fusion and classifier", seed):
+            model = cls(config, backbones=loaded, fusion_module=module)
         dtype = next(iter(loaded.values())).dtype
         inner = getattr(model, "multimodal", model)
         for child in (*model.children(), *inner.children()):

@@ -1,61 +1,16 @@
 """The pipeline `multimodal-classification`: from raw sounds, pictures and sentences to labels and scores."""
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from huggingface_hub.utils import httpx
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from transformers import Pipeline
 from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 
-from .processing_media import MediaError
-
-MAX_DOWNLOAD_BYTES = 100 * 2**20
-
-
-def is_address(value: object) -> bool:
-    """Whether a value is an `http://` or `https://` address."""
-    return isinstance(value, str) and value.lower().startswith(("http://", "https://"))
-
-
-def download(url: str, *, timeout: float = 30.0, max_bytes: int = MAX_DOWNLOAD_BYTES) -> bytes:
-    """Fetch a file over HTTP or HTTPS into memory; redirects are followed, to such addresses only.
-
-    Args:
-        url: the address.
-        timeout: seconds that the whole transfer may take.
-        max_bytes: size from which on the file is refused, whatever its headers say.
-
-    Raises:
-        MediaError: if it cannot be fetched, is too large or takes too long; the message begins with the address.
-    """
-    deadline = time.monotonic() + timeout
-    content = bytearray()
-    # Nothing compressed: a small transfer could become a large file.
-    headers = {"Accept-Encoding": "identity"}
-    try:
-        with httpx.stream("GET", url, headers=headers, follow_redirects=True, timeout=timeout) as response:
-            response.raise_for_status()
-            if response.headers.get("Content-Encoding", "identity") != "identity":
-                raise MediaError(f"{url}: comes compressed, though that was not asked for: fetch it by other means")
-            for chunk in response.iter_raw():
-                content += chunk
-                if len(content) > max_bytes:
-                    raise MediaError(f"{url}: larger than {max_bytes:,} bytes, the most that is fetched")
-                if time.monotonic() > deadline:
-                    raise MediaError(f"{url}: the transfer took longer than {timeout:g} seconds (timeout)")
-    except httpx.HTTPStatusError as error:
-        status = error.response
-        raise MediaError(f"{url}: the server answered {status.status_code} {status.reason_phrase}") from error
-    except httpx.TimeoutException as error:
-        raise MediaError(f"{url}: no answer within {timeout:g} seconds (timeout)") from error
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise MediaError(f"{url}: cannot be fetched ({error})") from error
-    return bytes(content)
-
+from .modeling_weights import refuse_missing_weights
+from .processing_downloads import download, is_address
 
 TASK = "multimodal-classification"
 SCORES: dict[str, Callable[[Tensor], Tensor]] = {
@@ -81,9 +36,11 @@ class MultimodalClassificationPipeline(Pipeline):
             model with several labels per sample (`problem_type="multi_label_classification"`), else `softmax`.
         return_contributions: whether to tell each modality's share in each score.
         timeout: seconds that fetching one address may take; 30 by default.
+        allow_private_addresses: whether addresses of this machine and of private networks are fetched; they are
+            refused by default.
 
     Raises:
-        ValueError: for a model that is none of ours, or without its processor.
+        ValueError: for a model that is not ours, lacks weights in its files, or comes without its processor.
     """
 
     _load_processor: Any = True
@@ -100,6 +57,7 @@ class MultimodalClassificationPipeline(Pipeline):
             raise ValueError(f"{type(self.model).__name__} is no fusion model: the task {TASK!r} needs one")
         if self.processor is None:
             raise ValueError(f"the task {TASK!r} needs the model's processor: pipeline(..., processor=...)")
+        refuse_missing_weights(self.model)
         self.tokenizer = None  # those of texts belong to the processor
 
     def _sanitize_parameters(
@@ -108,12 +66,14 @@ class MultimodalClassificationPipeline(Pipeline):
         function_to_apply: str | None = None,
         return_contributions: bool | None = None,
         timeout: float | None = None,
+        allow_private_addresses: bool | None = None,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         if function_to_apply is not None and function_to_apply not in SCORES:
             raise ValueError(f"function_to_apply is {function_to_apply!r}: use one of {', '.join(SCORES)}")
         if isinstance(top_k, int) and top_k < 1:
             raise ValueError(f"top_k is {top_k}: ask for at least one label, or for all (None)")
-        preprocess = {} if timeout is None else {"timeout": timeout}
+        given = {"timeout": timeout, "allow_private_addresses": allow_private_addresses}
+        preprocess = {name: value for name, value in given.items() if value is not None}
         forward = {} if return_contributions is None else {"return_contributions": return_contributions}
         postprocess = {} if top_k == "" else {"top_k": top_k}
         if function_to_apply is not None:
@@ -168,7 +128,9 @@ class MultimodalClassificationPipeline(Pipeline):
         outputs = PipelineIterator(loader, self.forward, forward_params, loader_batch_size=batch_size)
         return PipelineIterator(outputs, self.postprocess, postprocess_params)
 
-    def preprocess(self, input_: tuple[int, Any], timeout: float = 30.0) -> tuple[int, dict[str, Any]]:
+    def preprocess(
+        self, input_: tuple[int, Any], timeout: float = 30.0, allow_private_addresses: bool = False
+    ) -> tuple[int, dict[str, Any]]:
         """Check a numbered sample and fetch what is given by its address: its number, and modality -> raw value."""
         number, sample = input_
         names = self.processor.inputs
@@ -190,7 +152,7 @@ class MultimodalClassificationPipeline(Pipeline):
         for name, value in values.items():
             if self.model.config.modalities[name].kind != "text":
                 try:
-                    values[name] = _fetched(value, timeout)
+                    values[name] = _fetched(value, timeout, allow_private_addresses)
                 except ValueError as error:
                     raise ValueError(f"sample {number}: modality {name!r}: {error}") from error
         return number, values
@@ -266,8 +228,11 @@ class _Numbered(Dataset):
         return index, self.samples[index]
 
 
-def _fetched(value: Any, timeout: float) -> Any:
+def _fetched(value: Any, timeout: float, allow_private_addresses: bool) -> Any:
     """A value, or the content of each address in it, in the form in which data sets hold files."""
     if isinstance(value, (list, tuple)):
-        return [_fetched(item, timeout) for item in value]
-    return {"bytes": download(value, timeout=timeout), "path": value} if is_address(value) else value
+        return [_fetched(item, timeout, allow_private_addresses) for item in value]
+    if not is_address(value):
+        return value
+    content = download(value, timeout=timeout, allow_private_addresses=allow_private_addresses)
+    return {"bytes": content, "path": value}

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .processing_augmentation import Augmentation
-from .processing_media import RawValueError
+from .processing_sources import RawValueError
 
 
 class FeaturesInput:

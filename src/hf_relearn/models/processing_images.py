@@ -2,7 +2,7 @@
 
 import os
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import av
@@ -11,9 +11,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from .configuration_limits import check_settings, excess, limit
 from .processing_augmentation import Augmentation
-from .processing_media import MediaError, describe, encoded, load_image
+from .processing_media import load_image
 from .processing_pretrained import from_settings
+from .processing_sources import MediaError, describe, encoded, open_container, open_image
 
 
 def load_frames(value: Any, choose: Callable[[int], list[int]]) -> list[Image.Image]:
@@ -37,7 +39,10 @@ def load_frames(value: Any, choose: Callable[[int], list[int]]) -> list[Image.Im
     if not value:
         raise MediaError("a sample has an empty list of frames")
     indices = choose(len(value))
-    decoded = {index: load_image(value[index]) for index in set(indices)}
+    decoded: dict[int, Image.Image] = {}
+    for index in sorted(set(indices)):
+        decoded[index] = load_image(value[index])
+        _refuse_if_too_large(decoded[index].size, len(set(indices)), "a list of images")
     return [decoded[index] for index in indices]
 
 
@@ -49,36 +54,60 @@ def decode_video(value: Any, choose: Callable[[int], list[int]]) -> list[Image.I
     """
     origin = describe(value)
     try:
-        with av.open(encoded(value, "a video")) as container:
+        with open_container(encoded(value, "a video")) as container:
             if not container.streams.video:
                 raise MediaError(f"{origin}: holds no video")
-            packets = [packet for packet in container.demux(video=0) if packet.size]
-            times = sorted({packet.pts for packet in packets if packet.pts is not None})
-            keys = sorted(packet.pts for packet in packets if packet.pts is not None and packet.is_keyframe)
-            count = len(times)
-            if any(packet.pts is None for packet in packets):
-                count, times = len(packets), []
-            del packets
+            codec = container.streams.video[0].codec_context
+            size = codec.width, codec.height
+            _refuse_if_too_large(size, 1, origin)
+            packets = [(packet.pts, packet.is_keyframe) for packet in container.demux(video=0) if packet.size]
+        times = sorted({time for time, _ in packets if time is not None})
+        keys = sorted(time for time, is_key in packets if time is not None and is_key)
+        count = len(times)
+        if any(time is None for time, _ in packets):
+            count, times = len(packets), []
         if not count:
             raise MediaError(f"{origin}: holds no video frames")
         indices = choose(count)
+        _refuse_if_too_large(size, len(set(indices)), origin)
         found = _frames_at(value, [times[index] for index in indices], keys) if times else None
         if found is None:
             found = _frames_in_order(value, indices)
     except MediaError:
         raise
     except (av.FFmpegError, ValueError, MemoryError) as error:
-        raise MediaError(f"{origin}: not a readable video ({error})") from error
+        most = f"{limit('image pixels'):,}"
+        raise MediaError(
+            f"{origin}: not a readable video, or of a format that is not read, or of more than {most} pixels a frame "
+            f"({error})"
+        ) from error
     if not found:
         raise MediaError(f"{origin}: holds no video frames")
     return found
 
 
+def _refuse_if_too_large(size: tuple[int, int], frames: int, origin: str) -> None:
+    pixels = size[0] * size[1]
+    number = f"the number of pixels ({size[0]} × {size[1]}"
+    reason = excess("image pixels", pixels, f"{number})")
+    reason = reason or excess("video pixels", pixels * frames, f"{number}, {frames} frames)")
+    if reason:
+        raise MediaError(f"{origin}: {reason}")
+
+
+def _decoded(container: Any) -> Iterator[av.VideoFrame]:
+    """Frames of the first video stream; larger pictures than are allowed end it with an error of FFmpeg."""
+    stream = container.streams.video[0]
+    if not stream.codec_context.is_open:
+        stream.codec_context.options = {"max_pixels": str(limit("image pixels"))}
+    return container.decode(video=0)
+
+
 def _frames_at(value: Any, wanted: list[int], keys: list[int]) -> list[Image.Image] | None:
     """The frames of given times (in the stream's unit); None if a jump in the file does not lead where it should."""
     found: list[Image.Image] = []
-    with av.open(encoded(value, "a video")) as container:
-        frames, time = container.decode(video=0), None
+    with open_container(encoded(value, "a video")) as container:
+        frames, time = _decoded(container), None
         for target in wanted:
             if time == target:
                 found.append(found[-1])
@@ -86,7 +115,7 @@ def _frames_at(value: Any, wanted: list[int], keys: list[int]) -> list[Image.Ima
             key = bisect_right(keys, target) - 1
             if key > 0 and (time is None or keys[key] > time):
                 container.seek(keys[key], stream=container.streams.video[0])
-                frames = container.decode(video=0)
+                frames = _decoded(container)
             frame = next((frame for frame in frames if frame.pts is not None and frame.pts >= target), None)
             if frame is None or frame.pts != target:
                 return None
@@ -99,8 +128,8 @@ def _frames_in_order(value: Any, indices: list[int]) -> list[Image.Image]:
     """The frames of given indices, by decoding from the start; a video that ends early repeats its last frame."""
     found: list[Image.Image] = []
     last = None
-    with av.open(encoded(value, "a video")) as container:
-        for index, frame in enumerate(container.decode(video=0)):
+    with open_container(encoded(value, "a video")) as container:
+        for index, frame in enumerate(_decoded(container)):
             last = frame
             while len(found) < len(indices) and indices[len(found)] == index:
                 found.append(_upright(frame))
@@ -117,7 +146,7 @@ def _upright(frame: av.VideoFrame) -> Image.Image:
 
 def _is_image(value: Any) -> bool:
     try:
-        with Image.open(encoded(value, "an image or a video")) as image:
+        with open_image(value, "an image or a video") as image:
             return image.format != "GIF"  # which moves
     except MediaError:
         raise
@@ -145,6 +174,7 @@ class ImageInput:
         num_channels: int = 3,
         input_names: Sequence[str] = ("pixel_values",),
     ):
+        check_settings({"num_frames": num_frames, "num_channels": num_channels}, "the processor")
         self.settings = {
             "image_processor": image_processor,
             "num_frames": num_frames,
@@ -173,11 +203,25 @@ class ImageInput:
         return augmentation.images(images) if augmentation else images
 
     def _tensors(self, images: list) -> dict[str, Tensor]:
+        for image in images:
+            self._refuse_if_grown(image)
         output = self.image_processor(images, return_tensors="pt")
         tensors = {name: output[name] for name in self.input_names}
         if self.num_channels == 1:
             tensors["pixel_values"] = tensors["pixel_values"].mean(dim=1, keepdim=True)
         return tensors
+
+    def _refuse_if_grown(self, image: Image.Image) -> None:
+        """A long, narrow image grows where its shorter edge is brought to a size."""
+        size = dict(getattr(self.image_processor, "size", None) or {})
+        edge, most = size.get("shortest_edge"), size.get("longest_edge")
+        if not edge or hasattr(self.image_processor, "merge_size"):
+            return
+        longest = round(edge * max(image.size) / min(image.size))
+        pixels = edge * min(longest, most or longest)
+        number = f"the number of pixels of an image of {image.width} × {image.height}, resized to {edge} × {longest},"
+        if reason := excess("image pixels", pixels, number):
+            raise MediaError(reason)
 
 
 class VideoInput(ImageInput):

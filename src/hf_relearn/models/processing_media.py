@@ -1,10 +1,10 @@
 """Decoding of sound and images, from whatever form a data set holds them in, with soundfile, PyAV and Pillow."""
 
-import io
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import chain
+from math import ceil
 from typing import Any
 
 import av
@@ -12,30 +12,21 @@ import numpy as np
 import soundfile
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-MAX_IMAGE_PIXELS = 64_000_000  # 192 MB as RGB; more than the largest photographs of cameras
-MAX_SOUND_SAMPLES = 2**28  # over all channels: 4.6 hours of mono at 16 kHz, 1 GB as float32
+from .configuration_limits import check_rate, excess
+from .processing_sources import (
+    IMAGE_FORMATS,
+    SOUND_FORMATS,
+    MediaError,
+    describe,
+    encoded,
+    open_container,
+    open_image,
+    wav_chunks,
+)
 
 _WAV_HEADER_BYTES = 1 << 16
-
-
-def image_too_large(width: int, height: int) -> str | None:
-    """Why an image is not decoded, or None if it may be."""
-    if width * height <= MAX_IMAGE_PIXELS:
-        return None
-    return (
-        f"the image has {width} × {height} pixels, and at most {MAX_IMAGE_PIXELS // 10**6} million are decoded: "
-        "scale it down first"
-    )
-
-
-def sound_too_long(samples: int) -> str | None:
-    """Why a sound of so many samples, over all channels, is not decoded, or None if it may be."""
-    if samples <= MAX_SOUND_SAMPLES:
-        return None
-    return (
-        f"the sound has (or its header promises) {samples:,} samples, and at most {MAX_SOUND_SAMPLES:,} are decoded: "
-        "cut it, or write its header anew (ffmpeg -i FILE NEW_FILE)"
-    )
+_BLOCK_SAMPLES = 1 << 20
+_FILTER_SECONDS = 0.05  # beyond the wanted end, so that resampling does not hear it
 
 
 def samples_promised_by_wav(file: Any) -> int:
@@ -53,63 +44,49 @@ def samples_promised_by_wav(file: Any) -> int:
         position = file.tell()
         header = file.read(_WAV_HEADER_BYTES)
         file.seek(position)
-    if header[:4] != b"RIFF" or header[8:12] != b"WAVE":
-        return 0
-    offset, sample_bytes = 12, 1
-    while offset + 8 <= len(header):
-        name, size = struct.unpack_from("<4sI", header, offset)
-        if name == b"fmt " and offset + 24 <= len(header):
-            (bits,) = struct.unpack_from("<H", header, offset + 22)
+    sample_bytes = 1
+    for name, size, position in wav_chunks(header):
+        if name == b"fmt " and position + 16 <= len(header):
+            (bits,) = struct.unpack_from("<H", header, position + 14)
             sample_bytes = max(1, bits // 8)
         if name == b"data":
             return size // sample_bytes
-        offset += 8 + size + size % 2
     return 0
 
 
-_BLOCK_FRAMES = 1 << 20
-
-
-class RawValueError(ValueError):
-    """A raw value that a modality's input cannot be made of."""
-
-
-class MediaError(RawValueError):
-    """A sound, image or video that cannot be decoded."""
-
-
-def load_audio(value: Any, sampling_rate: int) -> np.ndarray:
+def load_audio(value: Any, sampling_rate: int, max_seconds: float | None = None) -> np.ndarray:
     """Decode a sound to mono at a given rate.
 
     Args:
         value: a path, encoded bytes, a mapping with `bytes` or `path` (as `datasets.Audio(decode=False)` gives it), or
             one with `array` and `sampling_rate`; a plain array or tensor is taken as a waveform at `sampling_rate`.
-            Arrays are (samples,) or (channels, samples); int16 and int32 are scaled to [-1, 1].
+            Arrays are (samples,) or (channels, samples); int8, uint8, int16 and int32 are scaled to [-1, 1].
         sampling_rate: wanted rate in Hz; other rates are resampled.
+        max_seconds: where decoding stops; None decodes the whole sound, which must then not be longer than allowed.
 
     Returns:
         (samples,) float32, in [-1, 1] unless a float array exceeds it.
 
     Raises:
-        MediaError: if it cannot be decoded, holds no samples or values that are not finite; the message names the
-            file.
+        MediaError: if it cannot be decoded, is too long, has a rate outside 1 kHz to 768 kHz, holds no samples or
+            values that are not finite; the message names the file.
     """
-    origin = describe(value)
+    sampling_rate, origin = check_rate(sampling_rate, "the wanted sampling rate"), describe(value)
     if isinstance(value, Mapping) and value.get("array") is not None:
-        waveform, rate = _waveform(value["array"], origin), value.get("sampling_rate")
-        if not rate or rate < 1:
-            raise MediaError(f"{origin}: the mapping with an array has the sampling_rate {rate}, but needs one in Hz")
+        rate = _rate(value.get("sampling_rate"), origin)
+        waveform = _given_waveform(value["array"], origin, _frames_wanted(rate, max_seconds))
     elif isinstance(value, (Mapping, bytes, str, os.PathLike)):
-        waveform, rate = _decode_audio(encoded(value, "a sound"), origin)
+        waveform, rate = decode_audio(encoded(value, "a sound"), origin, max_seconds)
     else:
-        waveform, rate = _waveform(value, origin), sampling_rate
+        rate = sampling_rate
+        waveform = _given_waveform(value, origin, _frames_wanted(rate, max_seconds))
     if waveform.size == 0:
         raise MediaError(f"{origin}: the sound has zero length")
-    if waveform.ndim == 2:
-        waveform = waveform.mean(axis=0)
     if not np.isfinite(waveform).all():
         raise MediaError(f"{origin}: the sound holds values that are not finite numbers")
-    return waveform if rate == sampling_rate else resample(waveform, int(rate), sampling_rate)
+    _refuse_if_too_long(len(waveform) * sampling_rate // rate, origin)
+    waveform = waveform if rate == sampling_rate else resample(waveform, rate, sampling_rate)
+    return waveform if max_seconds is None else waveform[: ceil(max_seconds * sampling_rate)]
 
 
 def resample(waveform: np.ndarray, rate: int, sampling_rate: int) -> np.ndarray:
@@ -122,13 +99,116 @@ def resample(waveform: np.ndarray, rate: int, sampling_rate: int) -> np.ndarray:
     return np.concatenate(parts)[: -(-len(waveform) * sampling_rate // rate)]
 
 
+def _rate(rate: Any, origin: str) -> int:
+    try:
+        return check_rate(rate, "the sampling_rate")
+    except ValueError as error:
+        raise MediaError(f"{origin}: {error}") from error
+
+
+def _frames_wanted(rate: int, max_seconds: float | None) -> int | None:
+    return None if max_seconds is None else ceil((max_seconds + _FILTER_SECONDS) * rate)
+
+
+def _given_waveform(value: Any, origin: str, wanted: int | None) -> np.ndarray:
+    """The beginning of a given array as mono float32."""
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise _no_sound(origin, str(error)) from error
+    if array.dtype.kind not in "fiu" or array.dtype in (np.int64, np.uint64, np.uint32, np.uint16):
+        reason = "whole numbers of 64 bits or unsigned ones have no scale" if array.dtype.kind in "iu" else ""
+        raise _no_sound(origin, f"an array of {array.dtype}{': ' if reason else ''}{reason}")
+    if array.ndim not in (1, 2) or (array.ndim == 2 and array.shape[0] > array.shape[1] > 0):
+        raise MediaError(
+            f"{origin}: the sound is an array of shape {array.shape}, not (samples,) or (channels, samples)"
+        )
+    array = array[..., :wanted]
+    waveform = array.astype(np.float32)
+    if array.dtype == np.uint8:  # as in WAV files of 8 bits
+        waveform -= 128
+    if array.dtype.kind in "iu":
+        waveform /= 2.0 ** (8 * array.dtype.itemsize - 1)
+    return waveform.mean(axis=0) if waveform.ndim == 2 else waveform
+
+
+def _no_sound(origin: str, reason: str) -> MediaError:
+    return MediaError(
+        f"{origin}: not a sound ({reason}); give a path, bytes, an array of float, int16 or int32, or the mapping "
+        "that a data set's column holds after a cast to Audio(decode=False)"
+    )
+
+
+def decode_audio(source: Any, origin: str, max_seconds: float | None = None) -> tuple[np.ndarray, int]:
+    """The sound of a file as mono, up to `max_seconds`, and its rate."""
+    if max_seconds is None:
+        _refuse_if_too_long(samples_promised_by_wav(source), origin)
+    try:
+        with soundfile.SoundFile(source) as sound:
+            if sound.format not in SOUND_FORMATS:
+                raise MediaError(f"{origin}: a sound of the format {sound.format}, which is not read")
+            rate = _rate(sound.samplerate, origin)
+            if max_seconds is None:
+                _refuse_if_too_long(sound.frames * sound.channels, origin)
+            return _collected(_blocks(sound), rate, max_seconds, origin), rate
+    except soundfile.LibsndfileError:
+        pass  # not one of libsndfile's formats: PyAV reads the rest
+    if hasattr(source, "seek"):
+        source.seek(0)
+    try:
+        with open_container(source) as container:
+            if not container.streams.audio:
+                raise MediaError(f"{origin}: holds no sound")
+            frames = container.decode(audio=0)
+            first = next(frames, None)
+            if first is None:
+                raise MediaError(f"{origin}: the sound has zero length")
+            rate = _rate(first.sample_rate, origin)
+            return _collected(_resampled_frames(chain([first], frames)), rate, max_seconds, origin), rate
+    except MediaError:
+        raise
+    except (av.FFmpegError, ValueError, MemoryError) as error:
+        raise MediaError(f"{origin}: not a readable sound, or of a format that is not read ({error})") from error
+
+
+def _blocks(sound: soundfile.SoundFile) -> Iterator[np.ndarray]:
+    frames = max(1, _BLOCK_SAMPLES // sound.channels)
+    while len(block := sound.read(frames, dtype="float32", always_2d=True)):
+        yield block.mean(axis=1)
+
+
+def _resampled_frames(frames: Iterator[Any]) -> Iterator[np.ndarray]:
+    resampler = av.AudioResampler(format="fltp")
+    for frame in chain(frames, [None]):
+        for part in resampler.resample(frame):
+            yield part.to_ndarray().mean(axis=0)
+
+
+def _collected(blocks: Iterator[np.ndarray], rate: int, max_seconds: float | None, origin: str) -> np.ndarray:
+    """Blocks of one channel in one array, no more of them than are wanted."""
+    wanted, length, kept = _frames_wanted(rate, max_seconds), 0, []
+    for block in blocks:
+        kept.append(block)
+        length += len(block)
+        if wanted is not None and length >= wanted:
+            break
+        _refuse_if_too_long(length, origin)
+    return np.concatenate(kept)[:wanted] if kept else np.zeros(0, np.float32)
+
+
+def _refuse_if_too_long(samples: int, origin: str) -> None:
+    if reason := excess("samples", samples, "the number of samples that the sound has, or its header promises,"):
+        raise MediaError(f"{origin}: {reason}")
+
+
 def load_image(value: Any) -> Image.Image:
     """Decode one image to RGB.
 
     Args:
         value: a PIL image, a path, encoded bytes, a mapping with `bytes` or `path` (as `datasets.Image(decode=False)`
             gives it), or a uint8 array of shape (height, width) or (height, width, channels). An orientation that a
-            camera noted is applied; a transparent layer is dropped.
+            camera noted is applied; a transparent layer is dropped. Grey values of 16 and 32 bits are scaled to 8:
+            whole numbers up to 65535 as 16 bits, fractions up to 1 as shares of white, others by their own range.
 
     Raises:
         MediaError: if it cannot be decoded; the message names the file.
@@ -137,26 +217,39 @@ def load_image(value: Any) -> Image.Image:
         if isinstance(value, Image.Image):
             return _upright_rgb(value)
         if isinstance(value, (Mapping, bytes, str, os.PathLike)):
-            with Image.open(encoded(value, "an image")) as image:
-                if reason := image_too_large(*image.size):
-                    raise MediaError(f"{describe(value)}: {reason}")
+            with open_image(value) as image:
                 return _upright_rgb(image)
         return _image_of_array(value).convert("RGB")
     except MediaError:
         raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:  # Pillow's own bounds
-        raise MediaError(f"{describe(value)}: the image has too many pixels to be decoded ({error})") from error
     except UnidentifiedImageError as error:
-        raise MediaError(f"{describe(value)}: not an image, or of a format that Pillow does not know") from error
+        raise MediaError(
+            f"{describe(value)}: not an image, or not of a format that is read ({', '.join(IMAGE_FORMATS)})"
+        ) from error
     except Exception as error:  # Pillow's decoders raise nearly anything on broken bytes
-        raise MediaError(f"{describe(value)}: not a readable image ({error})") from error
+        raise MediaError(f"{describe(value)}: not a readable image ({str(error) or type(error).__name__})") from error
 
 
 def _upright_rgb(image: Image.Image) -> Image.Image:
     upright = ImageOps.exif_transpose(image)
-    if upright.mode.startswith("I;16"):  # 16-bit grey values, which Pillow would clip at 255
-        upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+    if upright.mode.startswith(("I", "F")):  # which Pillow would clip at 255
+        upright = _eight_bits(np.asarray(upright))
     return upright.convert("RGB")
+
+
+def _eight_bits(grey: np.ndarray) -> Image.Image:
+    low, high = float(grey.min()), float(grey.max())
+    if not np.isfinite([low, high]).all():
+        raise ValueError("it holds values that are not finite numbers")
+    if grey.dtype.kind in "iu":
+        top = 65535.0
+    else:
+        top = 1.0 if high <= 1 else 255.0
+    bottom = 0.0
+    if low < 0 or high > top:
+        bottom, top = low, high
+    scaled = (grey.astype(np.float32) - bottom) * np.float32(255 / (top - bottom))
+    return Image.fromarray(np.rint(scaled).astype(np.uint8))
 
 
 def _image_of_array(value: Any) -> Image.Image:
@@ -168,89 +261,3 @@ def _image_of_array(value: Any) -> Image.Image:
             "(height, width, channels) and uint8"
         )
     return Image.fromarray(pixels)
-
-
-def _waveform(value: Any, origin: str) -> np.ndarray:
-    """A given array as float32, (samples,) or (channels, samples)."""
-    try:
-        array = np.asarray(value)
-        scale = 2.0 ** (8 * array.dtype.itemsize - 1) if array.dtype in (np.int16, np.int32) else 1.0
-        waveform = np.asarray(array, dtype=np.float32) / np.float32(scale)
-    except (TypeError, ValueError) as error:
-        raise MediaError(
-            f"{origin}: not a sound ({error}); give a path, bytes, an array, or the mapping that a data set's column "
-            "holds after a cast to Audio(decode=False)"
-        ) from error
-    if waveform.ndim not in (1, 2) or (waveform.ndim == 2 and waveform.shape[0] > waveform.shape[1] > 0):
-        raise MediaError(
-            f"{origin}: the sound is an array of shape {array.shape}, not (samples,) or (channels, samples)"
-        )
-    return waveform
-
-
-def _decode_audio(source: Any, origin: str) -> tuple[np.ndarray, int]:
-    _refuse_if_too_long(samples_promised_by_wav(source), origin)
-    try:
-        with soundfile.SoundFile(source) as sound:
-            _refuse_if_too_long(sound.frames * sound.channels, origin)
-            blocks = [sound.read(_BLOCK_FRAMES, dtype="float32", always_2d=True)]  # room for what is there only
-            while len(blocks[-1]) == _BLOCK_FRAMES:
-                blocks.append(sound.read(_BLOCK_FRAMES, dtype="float32", always_2d=True))
-                _refuse_if_too_long(sum(block.size for block in blocks), origin)
-            return np.concatenate(blocks).T, sound.samplerate
-    except soundfile.LibsndfileError:
-        pass  # not one of libsndfile's formats: PyAV reads the rest
-    if hasattr(source, "seek"):
-        source.seek(0)
-    try:
-        with av.open(source) as container:
-            resampler = av.AudioResampler(format="fltp")
-            frames, samples = [], 0
-            for frame in chain(container.decode(audio=0), [None]):
-                frames += resampler.resample(frame)
-                samples += frame.samples * frame.layout.nb_channels if frame is not None else 0
-                _refuse_if_too_long(samples, origin)
-            if not frames:
-                raise MediaError(f"{origin}: the sound has zero length")
-            return np.concatenate([frame.to_ndarray() for frame in frames], axis=1), frames[0].sample_rate
-    except MediaError:
-        raise
-    except IndexError as error:
-        raise MediaError(f"{origin}: holds no sound") from error
-    except (av.FFmpegError, ValueError, MemoryError) as error:
-        raise MediaError(f"{origin}: not a readable sound ({error})") from error
-
-
-def _refuse_if_too_long(samples: int, origin: str) -> None:
-    if reason := sound_too_long(samples):
-        raise MediaError(f"{origin}: {reason}")
-
-
-def encoded(value: Any, what: str) -> Any:
-    """The path or file object to decode.
-
-    Args:
-        value: a path, bytes, or a mapping with `bytes` or `path`.
-        what: what to call it in a message.
-
-    Raises:
-        MediaError: if there is no such file, or the mapping holds neither.
-    """
-    if isinstance(value, Mapping):
-        if value.get("bytes") is not None:
-            return io.BytesIO(value["bytes"])
-        if value.get("path") is None:
-            raise MediaError(f"{what} is a mapping with {', '.join(value) or 'no keys'}: it needs 'bytes' or 'path'")
-        value = value["path"]
-    if isinstance(value, bytes):
-        return io.BytesIO(value)
-    if not os.path.isfile(value):
-        raise MediaError(f"{value}: no such file")
-    return os.fspath(value)
-
-
-def describe(value: Any) -> str:
-    """What to call a raw value in a message: its file where there is one."""
-    if isinstance(value, Mapping):
-        value = value.get("path") or "bytes"
-    return str(value) if isinstance(value, (str, os.PathLike)) else f"{type(value).__name__} in memory"

@@ -1,6 +1,7 @@
 """The processor: raw values of a batch (sounds, images, videos, texts, features) to the fusion model's inputs."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,10 +11,11 @@ from torch import Tensor
 from transformers import BatchFeature, PreTrainedConfig, ProcessorMixin
 
 from .configuration_multimodal import MultimodalConfig, check_modality_name
+from .modeling_seeds import draw_seed, drawing_for
 from .processing_augmentation import Augmentation
 from .processing_defaults import INPUT_TYPES, ModalityInput, default_input, takes_spectrogram
-from .processing_media import RawValueError
 from .processing_pretrained import load_tokenizer
+from .processing_sources import RawValueError
 from .processing_text import TextInput
 
 __all__ = ["MultimodalProcessor", "takes_spectrogram"]
@@ -34,7 +36,8 @@ class MultimodalProcessor(ProcessorMixin):
             message names the modality.
     """
 
-    # `Trainer` reads the special tokens of a processor's tokenizer, and here there may be none to read.
+    # `Trainer` reads the special tokens of a processor's tokenizer (transformers pull request 38441), and here there
+    # may be none to read.
     tokenizer = SimpleNamespace(eos_token_id=None, bos_token_id=None, pad_token_id=None, init_kwargs={})
 
     def __init__(self, modalities: Mapping[str, Mapping[str, Any]]):
@@ -90,12 +93,14 @@ class MultimodalProcessor(ProcessorMixin):
                 f"the processor has the modalities {', '.join(self.inputs)}, but got {', '.join(values) or 'none'}"
             )
         batch = {}
+        seed = draw_seed() if augmentation else 0  # a modality is augmented alike, whatever others there are
         for name, modality_input in self.inputs.items():
             present = torch.tensor([value is not None for value in values[name]])
             tensors: dict[str, Tensor] = {}
             if present.any():
                 try:
-                    tensors = modality_input([value for value in values[name] if value is not None], augmentation)
+                    with drawing_for(name, seed) if augmentation else nullcontext():
+                        tensors = modality_input([value for value in values[name] if value is not None], augmentation)
                 except RawValueError as error:
                     raise type(error)(f"modality {name!r}: {error}") from error
             if not present.all():

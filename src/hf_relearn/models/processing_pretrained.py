@@ -19,6 +19,7 @@ from transformers import (
 )
 from transformers.utils import cached_file, is_torchvision_available
 
+from .configuration_limits import check_settings, check_size
 from .modeling_pooling import MASK_NAMES
 from .modeling_towers import backbone_input_names
 
@@ -54,7 +55,9 @@ def load_tokenizer(source: Any, **kwargs: Any) -> PreTrainedTokenizerBase:
     if source is None or isinstance(source, (PreTrainedConfig, PreTrainedModel)):
         raise ValueError(f"texts need a tokenizer, which a backbone given as {type(source).__name__} lacks: {remedy}")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, **kwargs)
+        # None would ask on the terminal whether code of the repository may run.
+        trust = kwargs.pop("trust_remote_code", None) or False
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust, **kwargs)
     except (OSError, ValueError, TypeError) as error:
         raise ValueError(f"{source} has no tokenizer ({error}): {remedy}") from error
     if len(tokenizer) <= len(tokenizer.all_special_ids):  # which transformers makes up where there are no files
@@ -93,7 +96,9 @@ def _pretrained_settings(auto_class: Any, source: Any) -> dict[str, Any] | None:
     if not _may_hold(source, _PREPROCESSOR_FILES):
         return None
     try:
-        return json.loads(auto_class.from_pretrained(source).to_json_string())  # lists, where to_dict has tuples
+        return json.loads(
+            auto_class.from_pretrained(source, trust_remote_code=False).to_json_string()
+        )  # lists, where to_dict has tuples
     except ImportError:  # some releases offer AutoImageProcessor with torchvision only; the file says enough
         settings, _ = ImageProcessingMixin.get_image_processor_dict(source)
         name = settings.get("image_processor_type") or settings.get("feature_extractor_type", "")
@@ -119,12 +124,25 @@ def from_settings(settings: dict[str, Any], type_key: str) -> Any:
         ValueError: if the name is that of no preprocessor.
     """
     name = settings.get(type_key)
+    _refuse_strange_settings(settings, f"the {name} settings")
     names = [name] if is_torchvision_available() else [f"{name}Pil", name]
     for candidate in names:
         cls = getattr(transformers, str(candidate), None)
         if isinstance(cls, type) and issubclass(cls, (ImageProcessingMixin, FeatureExtractionMixin)):
             return cls.from_dict(dict(settings))
     raise ValueError(f"{type_key} is {name!r}, which is no preprocessor of this release of transformers")
+
+
+def _refuse_strange_settings(settings: dict[str, Any], where: str) -> None:
+    for key, value in settings.items():
+        if value and key.endswith(("_file", "_path")) and key != "name_or_path":  # OneFormer's opens such files
+            raise ValueError(f"{where} name a file, {key} = {value!r}, which is not opened: leave it out")
+    check_settings(settings, where)
+    bound = "image pixels" if "merge_size" in settings else "image side"  # Qwen's kind gives sizes in pixels
+    for key in ("size", "crop_size", "pad_size"):
+        size = settings.get(key) or {}
+        for side in size.values() if isinstance(size, dict) else size if isinstance(size, (list, tuple)) else [size]:
+            check_size(bound, side or 0, f"{where}: {key}")
 
 
 def family_of(config: PreTrainedConfig) -> str:

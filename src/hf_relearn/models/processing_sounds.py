@@ -8,9 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .configuration_limits import check_rate, check_settings, check_size
 from .processing_augmentation import Augmentation
 from .processing_media import load_audio
 from .processing_pretrained import from_settings
+
+_OWN_LENGTHS = ("n_samples", "nb_max_samples")  # what Whisper and CLAP make of their own seconds
 
 
 class WaveformInput:
@@ -38,7 +41,15 @@ class WaveformInput:
         }
         self.feature_extractor = from_settings(feature_extractor, "feature_extractor_type")
         self.sampling_rate = self.feature_extractor.sampling_rate
-        self.max_samples = int(max_seconds * self.sampling_rate)
+        self.max_samples = _samples(max_seconds, self.sampling_rate, "max_seconds")
+        for name in _OWN_LENGTHS:
+            check_size("samples", getattr(self.feature_extractor, name, 0) or 0, f"the extractor's {name}")
+        hop = getattr(self.feature_extractor, "hop_length", None) or self.sampling_rate
+        window = getattr(self.feature_extractor, "n_fft", None) or getattr(
+            self.feature_extractor, "fft_window_size", 1
+        )
+        longest = max(self.max_samples, *(getattr(self.feature_extractor, name, 0) or 0 for name in _OWN_LENGTHS))
+        check_size("samples", longest / abs(hop) * window, "the number of values of a spectrogram")
         padding = inspect.signature(self.feature_extractor.__call__).parameters.get("padding")
         self.padding: dict[str, Any] = {}
         if padding is not None and padding.default is False:
@@ -83,8 +94,13 @@ class SpectrogramInput:
         size: Sequence[int] | None = None,
         num_channels: int = 1,
     ):
+        self.num_samples = _samples(seconds, sampling_rate, "seconds")
+        check_settings({"n_fft": n_fft, "image_size": size, "num_channels": num_channels}, "the spectrogram")
+        if hop_length < 1 or n_fft < 1:
+            raise ValueError(f"n_fft is {n_fft} and hop_length {hop_length}, but both are at least 1")
+        values = (self.num_samples // hop_length + 1) * (n_fft // 2 + 1)
+        check_size("samples", values * num_channels, "the number of values of a spectrogram")
         self.sampling_rate = sampling_rate
-        self.num_samples = int(seconds * sampling_rate)
         self.n_fft, self.hop_length = n_fft, hop_length
         self.size = list(size) if size is not None else None
         self.num_channels = num_channels
@@ -111,6 +127,15 @@ class SpectrogramInput:
         return {"pixel_values": images.repeat(1, self.num_channels, 1, 1)}
 
 
+def _samples(seconds: float, sampling_rate: int, name: str) -> int:
+    """Samples of a length in seconds, which a processor's file may give."""
+    check_rate(sampling_rate, "sampling_rate")
+    if not seconds > 0:
+        raise ValueError(f"{name} is {seconds}, but it is a length above 0")
+    check_size("samples", seconds * sampling_rate, f"{name} × sampling_rate ({seconds} × {sampling_rate})")
+    return int(seconds * sampling_rate)
+
+
 def load_waveforms(
     values: Sequence[Any], sampling_rate: int, max_samples: int, augmentation: Augmentation | None
 ) -> list[np.ndarray]:
@@ -118,7 +143,7 @@ def load_waveforms(
 
     That is one window of the filter banks and of wav2vec2's convolutions, which raise on less.
     """
-    waveforms = [load_audio(value, sampling_rate) for value in values]
+    waveforms = [load_audio(value, sampling_rate, max_samples / sampling_rate) for value in values]
     if augmentation:
         waveforms = [augmentation.waveform(waveform) for waveform in waveforms]
     shortest = -(-sampling_rate // 40)

@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from .processing_augmentation import Augmentation
-from .processing_media import RawValueError
+from .processing_sources import RawValueError
 
 
 class TextInput:

@@ -24,7 +24,6 @@ from hf_relearn.relearning.diagnoser import Diagnoser, PartFeatures
 from hf_relearn.relearning.encoders import chosen_encoders, module_names, warn_of_frozen_encoders
 from hf_relearn.relearning.features import FeatureFunction
 from hf_relearn.relearning.processes import failing_together
-from hf_relearn.relearning.restart import StartingPoint, start_attempt
 from hf_relearn.relearning.run_state import RunBookkeeping, arguments_of_run, checkpoint_folder
 from hf_relearn.relearning.schedule import DEFAULT_POINTS, RelearnSchedule, whole_epoch
 from hf_relearn.relearning.settings import RelearnSettings
@@ -50,8 +49,8 @@ class RelearnCallback(TrainerCallback):
 
     Each `train()` without a checkpoint is a run of its own: its initial weights are those before its first step (of a
     Trainer that trains twice, those that the first run ended with), and its record replaces that of the run before.
-    Where `auto_find_batch_size` begins again with a smaller batch, the whole model goes back to the weights before the
-    first step, and optimizer and random generators with it, so that the run is the one that began with that batch.
+    If `auto_find_batch_size` begins again with a smaller batch, the encoders go back to the initial weights of the
+    first attempt. Fusion, head, optimizer state and random generators stay as the failed attempt left them.
 
     Args:
         encoders: modality -> encoder module, or a function that gives this mapping for a model.
@@ -71,6 +70,7 @@ class RelearnCallback(TrainerCallback):
     Attributes:
         checkpoint_folder: the checkpoint from which a run resumes. None looks in the Trainer's output directory, so
             it has to be set only for a checkpoint elsewhere; `MultimodalRelearnTrainer` sets it.
+        on_features: called with the training part's features at each diagnosis; `MultimodalRelearnTrainer` sets it.
         output_dir: the folder of this run. None is the Trainer's output directory, so it has to be set only for the
             trials of a hyper-parameter search, each of which has a folder therein; `MultimodalRelearnTrainer` does.
         evaluated: optimizer step and features of all held-out samples, if an evaluation has seen them with the weights
@@ -83,6 +83,8 @@ class RelearnCallback(TrainerCallback):
             parameters that FSDP version 1 or DeepSpeed ZeRO-3 divides among processes (FSDP version 2 works), or an
             optimizer whose state is to be reset, but is not kept by parameter (DeepSpeed).
     """
+
+    _run: RunBookkeeping
 
     def __init__(
         self,
@@ -116,7 +118,8 @@ class RelearnCallback(TrainerCallback):
         self.evaluated: tuple[int, PartFeatures] | None = None
         self._clock = EpochClock()
         self._gradients = GradientWatch()
-        self._starting_point: StartingPoint | None = None
+        self.on_features: Callable[[PartFeatures], None] | None = None
+        self._attempt: int | None = None  # batch size of an attempt of auto_find_batch_size that has not ended
 
     def on_train_begin(
         self,
@@ -128,15 +131,7 @@ class RelearnCallback(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         args = arguments_of_run(args, self.output_dir)
-        if args.auto_find_batch_size:
-            self._starting_point = start_attempt(
-                self._starting_point,
-                args,
-                model,
-                kwargs.get("optimizer"),
-                train_dataloader.total_batch_size,
-                resumed=state.global_step > 0,
-            )
+        failed = self._run.initial if self._begins_again(args, state) else None
         settings = self.settings
         self.evaluated = None
         self._clock, self._gradients = EpochClock(), GradientWatch(args.max_grad_norm or 0.0)
@@ -161,11 +156,13 @@ class RelearnCallback(TrainerCallback):
                 warnings.warn(message, stacklevel=2)
             with failing_together(args.world_size):
                 self.diagnoser = self._make_diagnoser(args, train_dataloader)
+            if self.diagnoser is not None:
+                self.diagnoser.on_features = self.on_features
             if self._schedule.planned() or settings.relearn_final:
                 reshard_(model)  # or refuse what could not be moved
                 if settings.relearn_optimizer_state == "reset":
                     check_optimizer_state(kwargs.get("optimizer"), self._encoders)
-                self._run.open_initial_weights(model, self._names.values())
+                self._run.open_initial_weights(model, self._names.values(), failed)
         self._run.open_records(state)
         resumed = self._run.resumed_from is not None
         if not resumed:
@@ -222,9 +219,8 @@ class RelearnCallback(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if self._starting_point is not None:
-            self._starting_point.remove()
-            self._starting_point = None
+        self._attempt = None
+        self._run.close(state.global_step)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         args = arguments_of_run(args, self.output_dir)
@@ -241,12 +237,17 @@ class RelearnCallback(TrainerCallback):
         """Called with each diagnosis of the run, after what it moves was moved; for subclasses to override."""
 
     def write_run_files(self, checkpoint: Path) -> None:
-        """Write into a checkpoint what a resumed run reads: the records so far, the settings, which initial weights.
+        """Write into a checkpoint what a resumed run reads: how many records, the settings, which initial weights.
 
         A stock Trainer gives the occasion only after it has written the rest; `MultimodalRelearnTrainer` calls this
         before, so that no checkpoint that looks whole lacks these files.
         """
         self._run.write_into(checkpoint)
+
+    def _begins_again(self, args: TrainingArguments, state: TrainerState) -> bool:
+        """Whether an attempt of this run with a larger batch has failed; notes the batch size of this one."""
+        failed, self._attempt = self._attempt, state.train_batch_size if args.auto_find_batch_size else None
+        return failed is not None and self._attempt is not None and self._attempt < failed and not state.global_step
 
     def observe_gradient_norm(self, norm: Any) -> None:
         """Look at the norm of the gradients of an optimizer step before it is clipped."""
@@ -297,7 +298,7 @@ class RelearnCallback(TrainerCallback):
         try:
             point = self.diagnoser(model, features if step == state.global_step else None)
         except RuntimeError as error:
-            if self._starting_point is not None and should_reduce_batch_size(error):
+            if self._attempt is not None and should_reduce_batch_size(error):
                 raise RuntimeError(
                     "a diagnosis ran out of memory, which a smaller training batch would not mend "
                     "(auto_find_batch_size): lower --per_device_eval_batch_size"

@@ -21,6 +21,9 @@ from hf_relearn.relearning.settings import RelearnSettings
 
 logger = logging.getLogger(__name__)
 
+# Training samples whose separability is known well enough; all of a large set would cost a third of an epoch.
+ENOUGH_TRAINING_SAMPLES = 1000
+
 
 class Diagnoser:
     """Diagnose a model on a training part and a held-out part, in the same way each time.
@@ -38,6 +41,7 @@ class Diagnoser:
         heads: model -> modality -> linear head on its features, if the model has uni-modal heads.
 
     Attributes:
+        on_features: called with the training part's features at each diagnosis, before any weight moves.
         streamed: part -> number of samples that were read from the beginning of a stream; empty without streams.
 
     Raises:
@@ -66,6 +70,7 @@ class Diagnoser:
         self._num_classes = num_classes
         self.modalities = modalities
         self.heads = heads
+        self.on_features: Callable[[PartFeatures], None] | None = None
         # Read at once, so that what is wrong with them shows before training, not at the first diagnosis.
         self.labels = {part: self._read_labels(part) for part in self.parts}
         train_rows, held_out_rows = diagnosed_rows(
@@ -74,6 +79,7 @@ class Diagnoser:
             estimator=settings.diagnosis_estimator,  # type: ignore[arg-type]
             sampling=settings.diagnosis_sampling,  # type: ignore[arg-type]
             max_samples=settings.diagnosis_max_samples,
+            enough=ENOUGH_TRAINING_SAMPLES,
             seed=args.seed,
         )
         self.indices = {"training": train_rows, "diagnosing": held_out_rows}
@@ -137,6 +143,8 @@ class Diagnoser:
         """
         start = time.perf_counter()
         parts = self.features(model, evaluated)
+        if self.on_features is not None:
+            self.on_features(parts["training"])
         extracted = time.perf_counter()
         diagnoses, accuracies = by_first_process(
             lambda: (self.judge(parts), self._accuracies(model, parts)), self.args

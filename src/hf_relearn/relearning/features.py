@@ -253,7 +253,7 @@ def shows_held_out_samples(dataloader: DataLoader, dataset: Any, args: TrainingA
     if dataset is None or getattr(base, "dataset", None) is not dataset or not hasattr(dataset, "__len__"):
         return False
     # Several processes fill up the last batches, so that their sizes, and the last bits, would differ.
-    size: int = len(dataset)
+    size = len(dataset)  # type: ignore[arg-type]
     even = args.world_size == 1 or size % (args.per_device_eval_batch_size * args.world_size) == 0
     in_order = isinstance(getattr(base, "sampler", None), SequentialSampler)
     return even and in_order and args.eval_batch_size == args.per_device_eval_batch_size

@@ -87,7 +87,9 @@ def dataset_labels(dataset: Any, names: Sequence[str] = LABEL_NAMES) -> np.ndarr
         )
     if len(dataset) == 0:
         raise ValueError("the data set is empty: it has no labels")
-    if isinstance(dataset, Subset) and not isinstance(dataset.dataset, list):
+    if isinstance(dataset, Subset) and (
+        hasattr(dataset.dataset, "column_names") or tuple(names) in _visited_labels(dataset.dataset)
+    ):
         return dataset_labels(dataset.dataset, names)[np.asarray(dataset.indices)]
     visited = _visited_labels(dataset)
     if tuple(names) in visited:

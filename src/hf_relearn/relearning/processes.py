@@ -1,9 +1,7 @@
 """What concerns all processes of a run: they fail together, and wait together for what the first one does alone."""
 
-import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from threading import Thread
 from typing import Any, TypeVar
 
 import torch
@@ -12,9 +10,6 @@ from accelerate.utils import broadcast_object_list, gather, gather_object
 from transformers import TrainingArguments
 
 Result = TypeVar("Result")
-
-# Seconds after which waiting processes are told that the first one is still busy.
-_PATIENCE = 10.0
 
 
 @contextmanager
@@ -54,58 +49,33 @@ def failing_together(num_processes: int) -> Iterator[None]:
 
 
 def by_first_process(work: Callable[[], Result], args: TrainingArguments) -> Result:
-    """What the first process makes of `work`, on every process; all have to call this.
+    """Do some work on the first process, and give its result to every process; all have to call this.
 
-    However long it takes, the others do not run into the time limit of collective operations (`ddp_timeout`): the
-    work is done in a thread, while the first process lets the others know every few seconds that it goes on.
+    The others wait for it within the time limit of collective operations: work that takes longer than `ddp_timeout`
+    (30 minutes unless set) needs a longer one.
 
     Args:
-        work: called on the first process only; what it returns must be picklable. It holds no collective operation.
-        args: number and index of processes, and their time limit.
+        work: called on the first process only; its result must be picklable. It holds no collective operation.
+        args: number and index of processes.
 
     Raises:
-        Exception: on every process, what `work` raised; on the others a `RuntimeError` with its message where the
-            exception itself cannot be sent.
+        Exception: on the first process, what `work` raised; on the others the same if it is a `ValueError` or an
+            `OSError`, else a `RuntimeError` with its message.
     """
     if args.world_size == 1:
         return work()
-    thread = _Worker(work) if args.process_index == 0 else None
-    outcome: list[Any] = [None]
-    while outcome[0] is None:
-        if thread is not None:
-            thread.join(min(_PATIENCE, args.ddp_timeout / 4))
-            if not thread.is_alive():
-                outcome = [(thread.result, None if thread.failure is None else _sendable(thread.failure))]
-        broadcast_object_list(outcome)
-    result, failure = outcome[0]
-    if thread is not None and thread.failure is not None:
-        raise thread.failure  # with its traceback
-    if failure is not None:
-        raise failure
-    return result
-
-
-class _Worker(Thread):
-    """Runs a function, and keeps what it returned or raised."""
-
-    def __init__(self, work: Callable[[], Any]):
-        super().__init__(daemon=True)  # a process that is told to end does not wait for it
-        self.work = work
-        self.result: Any = None
-        self.failure: BaseException | None = None
-        self.start()
-
-    def run(self) -> None:
+    outcome: list[Any] = [None, None]
+    failure: Exception | None = None
+    if args.process_index == 0:
         try:
-            self.result = self.work()
-        except BaseException as error:  # or the other processes would wait for ever
-            self.failure = error
-
-
-def _sendable(error: BaseException) -> BaseException:
-    """The exception itself if it survives pickling, else one with its message."""
-    try:
-        pickle.loads(pickle.dumps(error))
-        return error
-    except Exception:
-        return RuntimeError(f"the first process failed: {type(error).__name__}: {error}")
+            outcome[0] = work()
+        except Exception as error:
+            failure = error
+            told = isinstance(error, (ValueError, OSError))
+            outcome[1] = error if told else RuntimeError(f"the first process failed: {type(error).__name__}: {error}")
+    broadcast_object_list(outcome)
+    if failure is not None:
+        raise failure  # with its traceback
+    if outcome[1] is not None:
+        raise outcome[1]
+    return outcome[0]

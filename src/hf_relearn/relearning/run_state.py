@@ -2,6 +2,9 @@
 
 import json
 import logging
+import os
+import shutil
+import uuid
 from collections.abc import Iterable
 from copy import copy
 from dataclasses import asdict
@@ -11,10 +14,12 @@ from typing import Any
 from torch import nn
 from transformers import TrainerState, TrainingArguments
 
-from hf_relearn.method import InitialWeights, InitialWeightsError
+from hf_relearn.files import FolderLock
+from hf_relearn.method import InitialWeights, InitialWeightsError, interpolate_buffers_, soft_reinit_
 from hf_relearn.method.tensors import is_sharded
 from hf_relearn.records import (
     HISTORY_FILE,
+    append_history,
     describe_record,
     make_settings_record,
     points_taken,
@@ -27,7 +32,33 @@ from hf_relearn.relearning.processes import by_first_process, failing_together
 from hf_relearn.relearning.settings import RelearnSettings
 from hf_relearn.relearning.terminal import say
 
+logger = logging.getLogger(__name__)
+
 CHECKPOINT_FILE = "relearn_run.json"
+LOCK_FILE = "_relearn_run.lock"
+_ASIDE = "_relearn_records-{}"  # folder for the records of an earlier run
+
+
+def lock_run(args: TrainingArguments, *, alone: bool = False) -> FolderLock | None:
+    """Keep the output directory for this run; every process calls it, and the first one locks.
+
+    Args:
+        args: of the Trainer.
+        alone: refuse another run of this process too, which is possible for a caller that always releases its lock.
+
+    Returns:
+        The lock, to be released when the run ends; None if this process holds one already, or is not the first.
+
+    Raises:
+        RuntimeError: another run is training there.
+    """
+    lock = None
+    with failing_together(args.world_size):
+        held = FolderLock.held.get(output_folder(args).absolute() / LOCK_FILE)
+        if args.process_index == 0 and (held is None or (alone and held.alone)):
+            lock = FolderLock(output_folder(args), LOCK_FILE, alone=alone)
+            lock.acquire()
+    return lock
 
 
 def arguments_of_run(args: TrainingArguments, folder: str | None) -> TrainingArguments:
@@ -51,24 +82,79 @@ def checkpoint_folder(args: TrainingArguments, state: TrainerState) -> Path:
 
 
 def earlier_records(output_dir: Path, checkpoint: Path, step: int) -> list[dict[str, Any]]:
-    """Records that a run resumed at `step` from a checkpoint keeps.
+    """Read the records that a run resumed at `step` from a checkpoint keeps: as many as the checkpoint counts.
 
-    They are read from the checkpoint, since another run in the same output directory may have replaced the records
-    there; from the output directory if the checkpoint holds none.
+    Raises:
+        ValueError: there are fewer; the message names the file.
     """
-    folder = checkpoint if (checkpoint / HISTORY_FILE).is_file() else output_dir
-    return records_before(read_history(folder), step)
+    folder = checkpoint
+    if not (checkpoint / HISTORY_FILE).is_file():  # as earlier versions wrote it
+        run = noted_run(checkpoint)
+        places = (output_dir, checkpoint.parent)
+        aside = [path for place in places if (path := place / _ASIDE.format(run)).is_dir()]
+        own = [place for place in places if noted_run(place) == run]
+        folder = (aside + own + [output_dir])[0]
+    records = read_history(folder)
+    count = _note(checkpoint).get("records")
+    if count is not None and len(records) < count:
+        raise ValueError(
+            f"cannot resume from {checkpoint}: {folder / HISTORY_FILE} holds {len(records)} of the {count} records "
+            "that its run had written by then; copy the run's file there, or start afresh"
+        )
+    return records_before(records[:count], step)
 
 
-def note_run(checkpoint: Path, fingerprint: str | None, settings: RelearnSettings) -> None:
-    """Write into a checkpoint which initial weights its run has (None without re-learning), and its settings."""
-    note = {"initial_weights": fingerprint, "settings": _as_noted(settings)}
-    write_text_atomically(checkpoint / CHECKPOINT_FILE, json.dumps(note, indent=2) + "\n")
+def set_records_aside(output_dir: Path, run: str) -> None:
+    """Keep the records of an earlier run in the folder as long as it holds checkpoints of that run."""
+    with_checkpoints = {noted_run(checkpoint) for checkpoint in output_dir.glob("checkpoint-*")}
+    earlier = noted_run(output_dir)
+    if earlier is not None and earlier != run and earlier in with_checkpoints:
+        aside = output_dir / _ASIDE.format(earlier)
+        if (output_dir / HISTORY_FILE).is_file() and not aside.is_dir():
+            aside.mkdir()
+            os.replace(output_dir / HISTORY_FILE, aside / HISTORY_FILE)
+    for aside in output_dir.glob(_ASIDE.format("*")):
+        if aside.name not in {_ASIDE.format(kept) for kept in with_checkpoints}:
+            shutil.rmtree(aside)
+
+
+def note_run(
+    folder: Path,
+    run: str,
+    checksum: str | None,
+    settings: RelearnSettings,
+    *,
+    records: int | None = None,
+    ended_at: int | None = None,
+) -> None:
+    """Write a run's note into its output directory or a checkpoint.
+
+    Args:
+        folder: where.
+        run: identifies the run; a resumed run keeps it.
+        checksum: of its initial weights; None without re-learning.
+        settings: of the run.
+        records: how many it has written so far, for a checkpoint.
+        ended_at: the step at which it came to its end, for the output directory.
+    """
+    note: dict[str, Any] = {"run": run, "initial_weights": checksum, "settings": _as_noted(settings)}
+    note |= {"records": records} if records is not None else {"ended_at": ended_at}
+    write_text_atomically(folder / CHECKPOINT_FILE, json.dumps(note, indent=2) + "\n")
+
+
+def noted_run(folder: Path) -> str | None:
+    """Which run an output directory or a checkpoint belongs to; None if it does not say."""
+    return _note(folder).get("run")
+
+
+def noted_end(output_dir: Path) -> int | None:
+    """The step at which the run of an output directory came to its end; None if it was stopped before."""
+    return _note(output_dir).get("ended_at")
 
 
 def noted_initial_weights(checkpoint: Path) -> str | None:
-    """Fingerprint of the initial weights that a checkpoint belongs to, or None if it does not say."""
-    return _note(checkpoint).get("initial_weights")
+    """Checksum of the initial weights that a checkpoint belongs to, or None if it does not say."""
+    return _note(checkpoint).get("initial_weights") or None
 
 
 def changed_settings(checkpoint: Path, settings: RelearnSettings) -> dict[str, dict[str, Any]]:
@@ -86,35 +172,60 @@ def _as_noted(settings: RelearnSettings) -> dict[str, Any]:
 
 
 def _note(checkpoint: Path) -> dict[str, Any]:
-    path = checkpoint / CHECKPOINT_FILE
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
-def find_initial_weights(output_dir: Path, checkpoint: Path, model: nn.Module) -> InitialWeights:
-    """The initial weights of the run that wrote a checkpoint, from the output directory or beside the checkpoint.
+    """Read a run's note; empty if there is none.
 
     Raises:
-        InitialWeightsError: if they are not there, the checkpoint does not say which they are, or they are those of
-            another model. Neither the resumed weights nor another run's are ever taken for initial ones.
+        ValueError: it is damaged; names the file.
     """
-    fingerprint = noted_initial_weights(checkpoint)
-    if fingerprint is None:
+    path = checkpoint / CHECKPOINT_FILE
+    if not path.is_file():
+        return {}
+    types = {"run": str, "initial_weights": str, "settings": dict, "records": int, "ended_at": int}
+    try:
+        note = json.loads(path.read_bytes())
+        for name, kind in types.items():
+            if not isinstance(note.get(name), (kind, type(None))):
+                raise ValueError(f"{name!r} is {note[name]!r}")
+    except (ValueError, AttributeError) as error:
+        raise ValueError(
+            f"{path} is damaged ({error}): restore it from a copy, resume from another checkpoint, or start afresh in "
+            "another folder"
+        ) from error
+    return note
+
+
+def find_initial_weights(
+    output_dir: Path, checkpoint: Path, model: nn.Module, *, verify: bool = True
+) -> InitialWeights:
+    """Find the initial weights of the run that wrote a checkpoint, in the output directory or beside the checkpoint.
+
+    Args:
+        output_dir: of the resumed run.
+        checkpoint: from which it resumes.
+        model: whose names and shapes they have to have.
+        verify: read the whole file and compare its checksum; one process of a run does.
+
+    Raises:
+        InitialWeightsError: they are not there, are damaged, or are those of another model; or the checkpoint does not
+            say which they are. Neither the resumed weights nor another run's are ever taken for initial ones.
+    """
+    checksum = noted_initial_weights(checkpoint)
+    if checksum is None:
         raise InitialWeightsError(
             f"cannot resume from {checkpoint}: no {CHECKPOINT_FILE} there says what the run's initial weights "
             "were, so the run was saved without re-learning. Resume with --relearn_strategy no, or start afresh; with "
             "a Trainer of your own and a checkpoint outside its output_dir, set RelearnCallback.checkpoint_folder"
         )
-    found = [path for folder in (output_dir, checkpoint.parent) for path in InitialWeights.find(folder)]
-    for path in found:
-        if fingerprint in path.name:
-            initial = InitialWeights.load(path)
+    for folder in (output_dir, checkpoint.parent):
+        for path in InitialWeights.find(folder, checksum):
+            initial = InitialWeights.load(path, checksum if verify else None)
             initial.check_matches(model)
             return initial
+    found = {path.name for folder in (output_dir, checkpoint.parent) for path in InitialWeights.find(folder)}
     raise InitialWeightsError(
-        f"cannot resume from {checkpoint}: the run's initial weights _initial_weights-{fingerprint}.safetensors are "
-        f"not in {output_dir} (found {', '.join(sorted({path.name for path in found})) or 'none'}). Copy the file "
-        "there, resume with --relearn_strategy no, or start afresh; the checkpoint's own weights are trained ones and "
-        "cannot stand in"
+        f"cannot resume from {checkpoint}: the run's initial weights {InitialWeights.file_name(checksum)} are not in "
+        f"{output_dir} (found {', '.join(sorted(found)) or 'none'}). Copy the file there, resume with "
+        "--relearn_strategy no, or start afresh; the checkpoint's own weights are trained ones and cannot stand in"
     )
 
 
@@ -123,16 +234,20 @@ def remove_stale_initial_weights(output_dir: Path, current: InitialWeights) -> N
     needed = {noted_initial_weights(checkpoint) for checkpoint in output_dir.glob("checkpoint-*")}
     if None in needed:
         return
+    kept = {InitialWeights.file_name(checksum) for checksum in needed if checksum} | {current.path.name}
     for path in InitialWeights.find(output_dir):
-        if path.name != current.path.name and not any(str(fingerprint) in path.name for fingerprint in needed):
+        if path.name not in kept:
             path.unlink()
 
 
 def remove_leftovers(output_dir: Path) -> None:
-    """Delete what writers that were killed left behind: temporary files of records and of initial weights."""
+    """Delete the temporary files of writers that were killed: ours, and those of safetensors."""
     for folder in (output_dir, *output_dir.glob("checkpoint-*")):
         for name in (HISTORY_FILE, CHECKPOINT_FILE, "_initial_weights-*"):
             for path in folder.glob(f".{name}.*.tmp"):
+                path.unlink(missing_ok=True)
+        for path in folder.glob(".tmp??????"):
+            if path.is_file() and path.name.isascii() and path.name[1:].isalnum():
                 path.unlink(missing_ok=True)
 
 
@@ -157,9 +272,6 @@ def write_initial_weights(args: TrainingArguments, model: nn.Module, prefixes: I
     # The parts of a sharded model are gathered tensor by tensor, and all processes know the file at the end.
     together = any(is_sharded(parameter) for parameter in model.parameters())
     return InitialWeights.load(write() if together else by_first_process(write, args))
-
-
-logger = logging.getLogger(__name__)
 
 
 class RunBookkeeping:
@@ -187,46 +299,76 @@ class RunBookkeeping:
         self.resumed_from: Path | None = None
         self.initial: InitialWeights | None = None
         self.records: list[dict[str, Any]] = []
-        self._fingerprint: str | None = None
+        self._checksum: str | None = None
+        self._run = uuid.uuid4().hex
+        self._lock = lock_run(args)
         if args.should_save:
             remove_leftovers(output_folder(args))
         if state.global_step > 0:
             self.resumed_from = Path(checkpoint or checkpoint_folder(args, state))
-            self._fingerprint = noted_initial_weights(self.resumed_from)
+            self._checksum = noted_initial_weights(self.resumed_from)
+            self._run = noted_run(self.resumed_from) or self._run
 
     @property
     def points_taken(self) -> int:
         """How many re-learning points the run has had."""
         return points_taken(self.records)
 
-    def open_initial_weights(self, model: nn.Module, encoders: Iterable[str]) -> None:
-        """Write the initial weights of a starting run, or find those of a resumed one; `encoders` are full names.
+    def open_initial_weights(
+        self, model: nn.Module, encoders: Iterable[str], failed: InitialWeights | None = None
+    ) -> None:
+        """Write the initial weights of a starting run, or find those of a resumed one.
+
+        Args:
+            model: before its first training step.
+            encoders: their full names.
+            failed: the initial weights of an attempt that did not fit into memory; the encoders go back to them.
 
         Raises:
             InitialWeightsError: as `find_initial_weights`.
         """
         if self.resumed_from is not None:
-            self.initial = find_initial_weights(output_folder(self.args), self.resumed_from, model)
+            verify = self.args.process_index == 0
+            with failing_together(self.args.world_size):
+                self.initial = find_initial_weights(output_folder(self.args), self.resumed_from, model, verify=verify)
+        elif failed is not None:
+            logger.warning(
+                "training starts over with a smaller batch: the encoders go back to their initial weights; fusion, "
+                "head, optimizer and random generators stay as the failed attempt left them"
+            )
+            self.initial = failed
+            for name in encoders:
+                encoder = model.get_submodule(name)
+                soft_reinit_(encoder, failed.subset(name), 1.0)
+                interpolate_buffers_(encoder, failed.subset(name), 1.0)
+            self._checksum = failed.checksum
         else:
             self.initial = write_initial_weights(self.args, model, encoders)
-            self._fingerprint = self.initial.fingerprint
+            self._checksum = self.initial.checksum
 
     def open_records(self, state: TrainerState) -> None:
         """Begin the record of a starting run; of a resumed one keep what came before, and note changed settings."""
         if self.resumed_from is not None:
-            self.records = earlier_records(output_folder(self.args), self.resumed_from, state.global_step)
+            folder, checkpoint = output_folder(self.args), self.resumed_from
+            self.records = by_first_process(lambda: earlier_records(folder, checkpoint, state.global_step), self.args)
             over = state.global_step >= state.max_steps
             changed = changed_settings(self.resumed_from, self.settings) if not over else {}
             if changed:
                 self.records.append(make_settings_record(state.global_step, state.epoch, changed))
                 for name, values in changed.items():
                     logger.warning("resumed with another --%s: %s instead of %s", name, values["to"], values["from"])
-        self._write()
+        with failing_together(self.args.world_size):
+            if self.args.should_save:
+                set_records_aside(output_folder(self.args), self._run)
+                write_history(output_folder(self.args), self.records)
+                note_run(output_folder(self.args), self._run, self._checksum, self.settings)
 
     def add(self, record: dict[str, Any]) -> None:
         """Keep a record, on disk too."""
         self.records.append(record)
-        self._write()
+        with failing_together(self.args.world_size):
+            if self.args.should_save:
+                append_history(output_folder(self.args), record)
         if self.args.process_index == 0 and record["kind"] in ("point", "end"):
             for line in describe_record(record):
                 say(line)
@@ -236,11 +378,12 @@ class RunBookkeeping:
         return any(record["kind"] == "end" and step in (None, record["step"]) for record in self.records)
 
     def write_into(self, checkpoint: Path) -> None:
-        """Write into a checkpoint what a resumed run reads: the records, the settings, which initial weights."""
-        write_history(checkpoint, self.records)
-        note_run(checkpoint, self._fingerprint, self.settings)
+        """Write into a checkpoint what a resumed run reads: how many records, the settings, which initial weights."""
+        note_run(checkpoint, self._run, self._checksum, self.settings, records=len(self.records))
 
-    def _write(self) -> None:
-        with failing_together(self.args.world_size):
-            if self.args.should_save:
-                write_history(output_folder(self.args), self.records)
+    def close(self, step: int) -> None:
+        """Note that the run has come to its end, and let others have its folder."""
+        if self.args.should_save:
+            note_run(output_folder(self.args), self._run, self._checksum, self.settings, ended_at=step)
+        if self._lock is not None:
+            self._lock.release()

@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from hf_relearn.method.alpha import STRENGTH_RULES, parse_alpha
-
+# Rules by which strengths follow from diagnoses.
+STRENGTH_RULES = ("gate", "gap")
 _CHOICES = {
     "relearn_strategy": ("no", "epoch", "steps"),
     "relearn_optimizer_state": ("keep", "reset"),
@@ -15,6 +15,8 @@ _CHOICES = {
 }
 # Sources of the diagnosing part beside the names of evaluation sets.
 SOURCES = ("auto", "eval", "holdout")
+# Dropped settings -> what to use in their place.
+REPLACED = {"diagnosis_return": "--diagnosis_source eval, which costs no training samples"}
 
 
 @dataclass
@@ -23,6 +25,7 @@ class RelearnSettings:
 
     Raises:
         ValueError: for a value outside its range; the message names the flag.
+        TypeError: for a dropped field; the message names what to use in its place.
     """
 
     relearn_strategy: str = field(
@@ -143,8 +146,15 @@ class RelearnSettings:
         },
     )
 
+    def __new__(cls, *args: Any, **fields: Any) -> "RelearnSettings":
+        for name in REPLACED.keys() & fields.keys():
+            raise TypeError(f"there is no --{name} any more: use {REPLACED[name]}")
+        return super().__new__(cls)
+
     def check(self) -> None:
         """Raise `ValueError` for a value outside its range."""
+        from hf_relearn.method.alpha import parse_alpha  # takes a second, which `--help` does not have
+
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"--{name} is {getattr(self, name)!r}: choose one of {', '.join(choices)}")
@@ -183,6 +193,8 @@ class RelearnSettings:
         """What `constant_alphas` reads, or None if strengths follow from diagnoses."""
         if self.relearn_alpha is not None:
             return self.relearn_alpha
+        from hf_relearn.method.alpha import parse_alpha
+
         try:
             return parse_alpha(self.relearn_strength)
         except ValueError:

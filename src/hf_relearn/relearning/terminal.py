@@ -61,6 +61,8 @@ class TerminalCallback(ProgressCallback):
 
     def __init__(self) -> None:
         super().__init__()
+        self.training_bar: Any = None
+        self.prediction_bar: Any = None
         self._training = False
         self._loss: float | None = None
         self._untold = False

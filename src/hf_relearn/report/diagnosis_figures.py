@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -341,7 +342,7 @@ def _draw_lollipop(axes: Axes, x: float, entry: Record, color: str, lollipops: i
         overridden = True
         axes.plot(x, diagnosed, "o", mfc="white", mec=color, markersize=size * 0.65, clip_on=False, zorder=2.5)
     few = lollipops <= MOST_DISTANCES
-    style = {"xy": (x, alpha), "textcoords": "offset points", "ha": "center", "va": "bottom"}
+    style: dict[str, Any] = {"xy": (x, alpha), "textcoords": "offset points", "ha": "center", "va": "bottom"}
     if few and distance is not None:
         axes.annotate(f"Δθ {100 * distance:.0f} %", xytext=(0, 8), fontsize=7, color=MUTED, **style)
     if lollipops <= MOST_STRENGTHS:

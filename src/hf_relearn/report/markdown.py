@@ -1,27 +1,30 @@
-"""Small pieces of Markdown: tables, cells, numbers, lists of words."""
+"""Format small pieces of Markdown: tables, cells, numbers, lists of words."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral
 from typing import Any
 
-from hf_relearn.hub.local_paths import without_local_paths
 from hf_relearn.records import finite
 
 MISSING = "–"
 
 
 def text(value: Any) -> str:
-    """A value as running text on one line: no local paths, and nothing that Markdown or HTML would take as markup."""
-    plain = " ".join(without_local_paths(value).split())
+    """Format a value as running text on one line, with nothing that Markdown or HTML would take as markup."""
+    plain = prose(value)
     for mark in "\\`*|[]$":
         plain = plain.replace(mark, "\\" + mark)
     return plain.replace("<", "&lt;")
 
 
-def prose(value: str) -> str:
-    """A sentence that may hold Markdown, on one line and without local paths."""
-    return " ".join(without_local_paths(value).split())
+def prose(value: Any) -> str:
+    """Format a value, or a sentence that may hold Markdown, on one line."""
+    if isinstance(value, Mapping):
+        value = "{" + ", ".join(f"{key}: {prose(item)}" for key, item in value.items()) + "}"
+    elif isinstance(value, list | tuple | set | frozenset):
+        value = "[" + ", ".join(prose(item) for item in value) + "]"
+    return " ".join(str(value).split())
 
 
 def plain(markdown: str) -> str:
@@ -31,13 +34,13 @@ def plain(markdown: str) -> str:
 
 
 def code(value: Any) -> str:
-    """A value as inline code, safe inside a table cell and without local paths."""
-    plain = " ".join(without_local_paths(value).split()).replace("`", "'").replace("|", "\\|")
+    """Format a value as inline code, safe inside a table cell."""
+    plain = prose(value).replace("`", "'").replace("|", "\\|")
     return f"`{plain}`" if plain else ""
 
 
 def number(value: Any, digits: int = 3) -> str:
-    """A number for a table: whole numbers with thousands separators, others rounded; a dash where there is none."""
+    """Format a number for a table: whole ones with thousands separators, others rounded; a dash if there is none."""
     finite_value = finite(value)
     if finite_value is None:
         return MISSING
@@ -47,7 +50,7 @@ def number(value: Any, digits: int = 3) -> str:
 
 
 def percent(value: Any) -> str:
-    """A share as whole per cent, a dash where there is none."""
+    """Format a share as whole per cent, a dash if there is none."""
     share = finite(value)
     if share is None:
         return MISSING
@@ -55,21 +58,36 @@ def percent(value: Any) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, numeric_from: int = 1) -> str:
-    """A Markdown table whose columns from `numeric_from` on are right-aligned; cells must be escaped already."""
+    """Format a Markdown table of escaped cells. Columns from `numeric_from` on are right-aligned."""
     rule = [":---" if place < numeric_from else "---:" for place in range(len(header))]
     return "\n".join("| " + " | ".join(row) + " |" for row in [header, rule, *rows])
 
 
 def listed(words: Sequence[str]) -> str:
-    """Words as an enumeration: `a`, `a and b`, `a, b and c`."""
+    """Join words as an enumeration: `a`, `a and b`, `a, b and c`."""
     return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1] if words else ""
 
 
 _OF_A_MODALITY = {"unimodal": "{} alone", "only": "only {} given", "without": "without {}"}
+_MEASURES = {
+    "nll": "negative log likelihood",
+    "ece": "expected calibration error",
+    "right_alone": "share that one modality alone gets right",
+}
+_MEASURES_OF_A_MODALITY = {
+    "shapley_": "{}: Shapley value of accuracy",
+    "rises_without_": "share surer of the true class without {}",
+    "right_alone_": "share that only {} alone gets right",
+}
 
 
 def metric_label(key: str) -> str:
-    """A metric's key for a reader: `unimodal_audio_accuracy` becomes `audio alone: accuracy`."""
+    """Name a metric for a reader: `unimodal_audio_accuracy` becomes `audio alone: accuracy`."""
+    if key in _MEASURES:
+        return _MEASURES[key]
+    for prefix, label in _MEASURES_OF_A_MODALITY.items():
+        if key.startswith(prefix):
+            return label.format(text(key.removeprefix(prefix)))
     what, _, rest = key.partition("_")
     if what in _OF_A_MODALITY:
         for metric in ("accuracy", "f1_macro", "f1_weighted", "loss"):

@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from hf_relearn.files import file_stem, write_files
-from hf_relearn.hub.local_paths import without_local_paths
+from hf_relearn.hub.local_paths import local_roots, scrub_files, scrub_json
 from hf_relearn.records import Record, epoch_of, finite, modality_entry, modality_order
 from hf_relearn.report.diagnosis_figures import (
     PURITY,
@@ -99,6 +99,8 @@ def write_report(
     figures, left_out = draw_figures(records, log_history, modalities, features, class_names, gate)
     kept = _earlier_feature_figures(Path(output_dir), modalities) if keep_feature_figures else []
     versions = environment() if versions is None else versions
+    roots = local_roots(output_dir)
+    settings = scrub_json(settings, roots)
     epochs = [epoch for entry in [*log_history, *records] if (epoch := epoch_of(entry)) is not None]
     steps = [int(step) for entry in [*log_history, *records] if (step := finite(entry.get("step"))) is not None]
     sections = [
@@ -137,18 +139,9 @@ def write_report(
     }
     contents = {f"figures/{name}": render_png(figure) for name, (_, _, figure) in figures.items()}
     contents["report.md"] = ("\n\n".join(sections) + "\n").encode()
-    contents[REPORT_FACTS_FILE] = (json.dumps(_shareable(facts), indent=2, ensure_ascii=False) + "\n").encode()
-    write_files(Path(output_dir), contents)
+    contents[REPORT_FACTS_FILE] = (json.dumps(scrub_json(facts, roots), indent=2, ensure_ascii=False) + "\n").encode()
+    write_files(Path(output_dir), scrub_files(contents, roots))
     return Path(output_dir) / "report.md"
-
-
-def _shareable(value: Any) -> Any:
-    """A value as JSON takes it, without local paths."""
-    if isinstance(value, Mapping):
-        return {str(key): _shareable(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_shareable(item) for item in value]
-    return value if isinstance(value, bool | int | float) or value is None else without_local_paths(value)
 
 
 def _earlier_feature_figures(output_dir: Path, modalities: Sequence[str]) -> list[str]:

@@ -1,8 +1,9 @@
-"""The look that all figures share: colours, line style, labels at line ends, and rendering to PNG."""
+"""Style all figures alike: colours, labels at line ends, and rendering to PNG."""
 
 import io
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -15,7 +16,6 @@ INK = "#1f2933"
 MUTED = "#66717d"
 FAINT = "#a3acb5"
 MARK = "#c3cad1"
-GRID = "#e6e9ec"
 
 # Okabe and Ito's colours, which stay apart under the common kinds of colour blindness, strongest contrast first.
 MODALITY_PALETTE = ("#0072b2", "#d55e00", "#009e73", "#b5578f", "#c28800", "#3f9fd8", "#6b4fa0", "#7a5c43")
@@ -32,58 +32,18 @@ CLASS_PALETTE = (
     "#717581",
     "#92dadb",
 )
-# The first arm is the baseline: grey, so that the others are read against it.
-ARM_PALETTE = ("#8a949e", "#4b5563", "#c2185b", "#00838f", "#7b5ea7", "#b8860b")
-
 FIGURE_WIDTH = 9.0  # inches, so that a point of font size is about 1.4 pixels at a width of 900 pixels
 
 # Any, because stubs of some matplotlib versions take literal keys only.
-STYLE: Any = {
-    "figure.facecolor": "white",
-    "figure.dpi": 170,
-    "savefig.dpi": 170,
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "text.color": INK,
-    # A class or modality may be called "$5": its name is text, never a formula.
-    "text.parse_math": False,
-    "axes.facecolor": "white",
-    "axes.edgecolor": FAINT,
-    "axes.linewidth": 0.8,
-    "axes.labelcolor": MUTED,
-    "axes.labelsize": 9,
-    "axes.titlesize": 10,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.titlepad": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "axes.axisbelow": True,
-    "grid.color": GRID,
-    "grid.linewidth": 0.8,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.labelsize": 8.5,
-    "ytick.labelsize": 8.5,
-    "xtick.major.size": 3,
-    "ytick.major.size": 0,
-    "xtick.major.width": 0.8,
-    "lines.linewidth": 2.0,
-    "lines.solid_capstyle": "round",
-    "legend.frameon": False,
-    "legend.fontsize": 8.5,
-}
+STYLE: Any = matplotlib.rc_params_from_file(Path(__file__).with_name("figures.mplstyle"), use_default_template=False)
 
 
 class NothingToDraw(ValueError):
-    """The data hold nothing that the figure could show; the message is a sentence that a report can print."""
+    """Report data without anything that the figure could show, by a sentence that a report can print."""
 
 
 def modality_colors(modalities: Sequence[str]) -> dict[str, str]:
-    """Colour of each modality, by its place in the order, so that it is the same in every figure of a run.
+    """Choose the colour of each modality by its place in the order, the same in every figure of a run.
 
     Args:
         modalities: Names in the order of the run.
@@ -95,7 +55,7 @@ def modality_colors(modalities: Sequence[str]) -> dict[str, str]:
 
 
 def class_colors(num_classes: int) -> list[Any]:
-    """One colour for each class: ten distinct ones, or evenly spaced hues of one map where there are more."""
+    """Choose one colour for each class: ten distinct ones, or evenly spaced hues of one map for more classes."""
     if num_classes <= len(CLASS_PALETTE):
         return list(CLASS_PALETTE[:num_classes])
     return list(matplotlib.colormaps["turbo"](np.linspace(0.04, 0.96, num_classes)))
@@ -167,7 +127,7 @@ def set_epoch_axis(axes: Axes, epochs: Sequence[float] | np.ndarray) -> None:
 
 
 def sparse_positions(positions: Sequence[float], minimum_distance: float) -> list[int]:
-    """Indices of the (sorted) positions that can carry a label without touching the label before."""
+    """Pick the (sorted) positions that can carry a label without touching the label before."""
     kept: list[int] = []
     for index, position in enumerate(positions):
         if not kept or position - positions[kept[-1]] >= minimum_distance:
@@ -176,7 +136,7 @@ def sparse_positions(positions: Sequence[float], minimum_distance: float) -> lis
 
 
 def render_png(figure: Figure) -> bytes:
-    """The figure as the bytes of a PNG file, at twice the width of a README column."""
+    """Render a figure as the bytes of a PNG file, at twice the width of a README column."""
     buffer = io.BytesIO()
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
         # A name in a script that the font lacks is drawn as boxes; that must not stop a report.

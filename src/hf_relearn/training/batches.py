@@ -14,6 +14,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from hf_relearn.models import Augmentation, MultimodalProcessor
 from hf_relearn.relearning.features import preserved_random_state
 
+UNLABELLED = -100
+
 
 @dataclass(frozen=True)
 class MultimodalCollator:
@@ -30,7 +32,7 @@ class MultimodalCollator:
         label_column: column with integer labels, or with lists of the classes that a sample has
             (`datasets.List(ClassLabel)`; several, one or none). Rows without the column give a batch without labels.
         augmentation: what training batches get; None for none.
-        num_labels: number of classes, which lists of classes need.
+        num_labels: number of classes, beyond which labels are refused; lists of classes need it.
     """
 
     processor: MultimodalProcessor
@@ -74,7 +76,7 @@ class MultimodalCollator:
         if any(label is None for label in labels):
             raise ValueError(f"the label column {self.label_column!r} has empty values: leave these rows out")
         if not any(_is_list(label) for label in labels):
-            return torch.tensor([int(label) for label in labels])
+            return torch.tensor([self._class(label) for label in labels])
         if self.num_labels is None:
             raise ValueError(
                 f"the label column {self.label_column!r} holds lists of classes: give the collator num_labels, the "
@@ -90,6 +92,21 @@ class MultimodalCollator:
                 )
             targets[row, classes] = 1.0
         return targets
+
+    def _class(self, label: Any) -> int:
+        if isinstance(label, (bool, np.bool_)) or getattr(label, "dtype", None) == torch.bool:
+            raise ValueError(
+                f"the label column {self.label_column!r} holds {label}, a boolean: give the number of a class"
+            )
+        number = int(label)
+        beyond = self.num_labels is not None and number >= self.num_labels
+        if beyond or (number < 0 and number != UNLABELLED):
+            most = "" if self.num_labels is None else f" to {self.num_labels - 1}"
+            raise ValueError(
+                f"the label column {self.label_column!r} holds {number}, but classes are 0{most}; rows without a "
+                f"class have the label {UNLABELLED}: leave out rows with hidden labels, or raise num_labels"
+            )
+        return number
 
 
 def vector_of(row: Mapping[str, Any], columns: Sequence[str], modality: str) -> list[float] | None:

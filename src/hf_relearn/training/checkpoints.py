@@ -4,11 +4,18 @@ import json
 import logging
 import os
 import re
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from hf_relearn.records import read_history
+from hf_relearn.relearning.run_state import noted_end, noted_run
+from hf_relearn.relearning.schedule import whole_epoch
 
 logger = logging.getLogger(__name__)
 
@@ -21,10 +28,38 @@ _NAME = re.compile(r"checkpoint-(\d+)$")
 def is_whole(checkpoint: str | os.PathLike) -> bool:
     """Whether a checkpoint was written to its end, and not cut off by a kill."""
     try:
-        json.loads((Path(checkpoint) / LAST_FILE).read_text(encoding="utf-8"))
+        state = json.loads((Path(checkpoint) / LAST_FILE).read_bytes())
     except (FileNotFoundError, ValueError):  # cut off in the middle, it is no JSON
         return False
-    return True
+    return isinstance(state, dict) and isinstance(state.get("global_step"), int)
+
+
+def damaged_file(checkpoint: str | os.PathLike) -> str | None:
+    """Find a file of a checkpoint that cannot be read, and say what is wrong with it.
+
+    Weights are opened, which compares their header with the size of the file, and not read.
+    """
+    folder = Path(checkpoint)
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            return f"{path} cannot be opened ({error})"
+    for path in sorted([*folder.glob("*.pt"), *folder.glob("*.pth")]):
+        if not zipfile.is_zipfile(path):  # as torch.save writes; the directory at its end is cut off first
+            return f"{path} is cut off, or no file of torch.save"
+    try:
+        noted_run(folder)
+        read_history(folder)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def step_of(checkpoint: str | os.PathLike) -> int:
+    """The optimizer step of a whole checkpoint."""
+    return json.loads((Path(checkpoint) / LAST_FILE).read_text(encoding="utf-8"))["global_step"]
 
 
 def begin_checkpoint(checkpoint: str | os.PathLike) -> None:
@@ -34,7 +69,9 @@ def begin_checkpoint(checkpoint: str | os.PathLike) -> None:
 
 
 def last_checkpoint(output_dir: str | os.PathLike) -> str:
-    """The last checkpoint in a folder from which a run can go on; half-written ones are passed over.
+    """Find the last checkpoint in a folder from which its run can go on.
+
+    Half-written checkpoints, and those of an earlier run in the same folder, are passed over with a warning.
 
     Args:
         output_dir: of a run, with `checkpoint-<step>` folders, which may come from any Trainer.
@@ -45,26 +82,80 @@ def last_checkpoint(output_dir: str | os.PathLike) -> str:
     Raises:
         ValueError: if there is none, or none is whole.
     """
-    folders = [path for path in Path(output_dir).glob("checkpoint-*") if path.is_dir()]
+    folder = Path(output_dir)
+    folders = [path for path in folder.glob("checkpoint-*") if path.is_dir()]
     found = {int(match[1]): path for path in folders if (match := _NAME.match(path.name))}
+    run, problems = noted_run(folder), []
     for _, path in sorted(found.items(), reverse=True):
-        if is_whole(path):
+        if not is_whole(path):
+            problem = f"it was not written to its end (no readable {LAST_FILE})"
+        elif (damage := damaged_file(path)) is not None:
+            problem = damage
+        elif run is not None and noted_run(path) != run:
+            problem = "it belongs to an earlier run in this folder"
+        else:
+            if (step := noted_end(folder)) is not None:
+                logger.warning(
+                    "the run in %s came to its end at step %d; resuming goes on from %s", folder, step, path
+                )
             return str(path)
-        logger.warning("%s is passed over: it was not written to its end (no readable %s)", path, LAST_FILE)
+        problems.append(f"{path.name}: {problem}")
+        logger.warning("%s is passed over: %s", path, problem)
     raise ValueError(
         f"there is no checkpoint in {output_dir} to resume from"
-        + (f": {len(found)} half-written, without a readable {LAST_FILE}" if found else "")
-        + "; start afresh, or name the folder of another one"
+        + (f" ({len(problems)} passed over, the last one {problems[0]})" if problems else "")
+        + "; start afresh, or name the folder of the checkpoint that is meant"
     )
 
 
 def check_whole(checkpoint: str | os.PathLike) -> None:
-    """Raise `ValueError` if a checkpoint that was asked for is not whole."""
+    """Refuse a checkpoint that is not whole, and warn of one from which a run does not resume exactly.
+
+    Raises:
+        ValueError: it was not written to its end, or a file of it is damaged; names the file.
+    """
     if not is_whole(checkpoint):
         raise ValueError(
             f"cannot resume from {checkpoint}: it is no checkpoint that was written to its end (the Trainer's last "
             f"file, {LAST_FILE}, is missing or cut off); resume from the one before"
         )
+    if (damage := damaged_file(checkpoint)) is not None:
+        raise ValueError(
+            f"cannot resume from {checkpoint}: {damage}; restore the file from a copy, or take another checkpoint"
+        )
+    files = {
+        "optimizer state": ("optimizer*", "global_step*", "pytorch_model_fsdp*"),  # also as DeepSpeed and FSDP save it
+        "random state": ("rng_state*",),
+    }
+    for what, patterns in files.items():
+        if not any(any(Path(checkpoint).glob(pattern)) for pattern in patterns):
+            logger.warning(
+                "%s holds no %s: the resumed run will not equal the uninterrupted one exactly", checkpoint, what
+            )
+
+
+class MissedEvaluationCallback(TrainerCallback):
+    """Evaluate at the start of a resumed run, if its checkpoint was saved before the evaluation of the same step.
+
+    The Trainer saves at a step, and evaluates at the end of the epoch that the step completes; a resumed run begins
+    with the next epoch.
+
+    Args:
+        evaluate: evaluates, and logs what it finds.
+    """
+
+    def __init__(self, evaluate: Callable[[], None]):
+        self.evaluate = evaluate
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        completed = whole_epoch(state.epoch)
+        if args.eval_strategy != "epoch" or not completed or completed < (args.eval_delay or 0):
+            return
+        logged = {key for entry in state.log_history if entry["step"] == state.global_step for key in entry}
+        if not any(key.startswith("eval_") and key.endswith("runtime") for key in logged):
+            self.evaluate()
 
 
 def can_reload(model: object) -> TypeGuard[PreTrainedModel]:
@@ -76,7 +167,8 @@ def reload_weights(model: PreTrainedModel, folder: str | os.PathLike) -> None:
     """Copy the weights of a saved model into this one.
 
     `save_pretrained` writes the Hub's key names, which differ from those in memory for some backbones (ViT, AST);
-    loading the raw file then silently leaves most tensors as they are. `from_pretrained` knows both. Of a model with
+    loading the raw file, as the Trainer does, then silently leaves most tensors as they are (transformers issue
+    43701). `from_pretrained` knows both. Of a model with
     adapters (`model.add_adapter`) a checkpoint holds the adapter alone.
 
     Raises:

@@ -4,7 +4,6 @@ import logging
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
@@ -14,35 +13,6 @@ logger = logging.getLogger(__name__)
 # What wrappers put into parameter names: torch.compile and FSDP anywhere, DDP and PEFT in front.
 _ANYWHERE = ("_orig_mod.", "_fsdp_wrapped_module.")
 _IN_FRONT = ("module.", "base_model.model.")
-
-
-@dataclass
-class ParameterSettings:
-    """Which parameters train, and how fast. Both fields are flags of the recipes.
-
-    A *selector* is the name of a modality (its whole encoder), the name of another part of the model (`classifier`,
-    `fusion`, `unimodal_heads`), or a regular expression that is searched for in the parameter names
-    (`"vision.*embeddings"`). Where several match a parameter, the last one counts.
-    """
-
-    learning_rates: list[str] | None = field(
-        default=None,
-        metadata={
-            "help": "Learning rates that differ from --learning_rate, as 'selector=rate': 'text=1e-5' for the encoder "
-            "of a modality, 'classifier=1e-3' for another part, 'vision.*embeddings=1e-6' for parameters in whose "
-            "names the regular expression is found. The last one that matches counts; the schedule scales all alike."
-        },
-    )
-    freeze: list[str] | None = field(
-        default=None,
-        metadata={
-            "help": "What is not trained: modalities, other parts, or regular expressions, as in --learning_rates."
-        },
-    )
-
-    def check_parameters(self) -> None:
-        """Raise `ValueError` for what cannot be read as a selector and a learning rate."""
-        parse_learning_rates(self.learning_rates)
 
 
 def parse_learning_rates(learning_rates: Sequence[str] | None) -> list[tuple[str, float]]:

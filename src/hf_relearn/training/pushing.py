@@ -14,7 +14,7 @@ from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import HubStrategy
 from transformers.utils import PushInProgress
 
-from hf_relearn.hub.local_paths import local_roots, scrub_json, without_local_paths
+from hf_relearn.hub.local_paths import local_roots, scrub_json
 from hf_relearn.hub.staging import CARD, TRAINING_ARGUMENTS_FILE, stage
 from hf_relearn.hub.upload import PushError, explain, push_folder
 from hf_relearn.records import write_text_atomically
@@ -204,6 +204,4 @@ class PushingTrainer(Trainer):
 def shareable_arguments(args: TrainingArguments) -> str:
     """The arguments as JSON, sorted, without what belongs to one machine or user: folders, tokens, the Hub's names."""
     shared = {name: value for name, value in args.to_dict().items() if not name.startswith(_NOT_SHARED)}
-    plain = scrub_json(json.loads(json.dumps(shared, default=str)), local_roots(str(args.output_dir)))
-    text = {name: without_local_paths(value) if isinstance(value, str) else value for name, value in plain.items()}
-    return json.dumps(text, indent=2, sort_keys=True) + "\n"
+    return json.dumps(scrub_json(shared, local_roots(str(args.output_dir))), indent=2, sort_keys=True) + "\n"

@@ -187,7 +187,7 @@ def rebuild_card(
 
     Raises:
         FileNotFoundError: if the folder holds no model.
-        ValueError: for a model of another kind, a damaged file, or a licence or language that the Hub would refuse.
+        ValueError: for a model of another kind, a damaged file, or a language that the Hub would refuse.
     """
     folder = Path(folder)
     if not (folder / "config.json").is_file():

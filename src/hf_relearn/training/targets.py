@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,24 +12,6 @@ from hf_relearn.models import MultimodalConfig
 from hf_relearn.relearning.labels import dataset_labels
 
 MULTI_LABEL = "multi_label_classification"
-
-
-@dataclass
-class TargetSettings:
-    """How the classes count in the loss."""
-
-    class_weights: list[str] | None = field(
-        default=None,
-        metadata={
-            "help": "Weights of the classes in the loss: a number for each in the order of their indices, or "
-            "'balanced', which makes each count alike: n / (k * count), from the training part."
-        },
-    )
-
-    def check_targets(self) -> None:
-        """Raise `ValueError` for weights that are no numbers of at least 0, nor 'balanced'."""
-        if self.class_weights and self.class_weights != ["balanced"]:
-            parse_class_weights(self.class_weights)
 
 
 def parse_class_weights(weights: Sequence[str]) -> list[float]:

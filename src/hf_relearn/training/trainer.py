@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedModel, PrinterCallback, ProgressCallback
 
 from hf_relearn.cards.trainer_card import ModelCardCallback, write_model_card
+from hf_relearn.files import give_default_mode
 from hf_relearn.models import MultimodalProcessor
 from hf_relearn.relearning.callback import RelearnCallback
 from hf_relearn.relearning.diagnoser import Diagnoser, PartFeatures
@@ -23,11 +24,13 @@ from hf_relearn.relearning.features import (
     without_augmentation,
 )
 from hf_relearn.relearning.labels import is_stream, label_names
+from hf_relearn.relearning.run_state import lock_run
 from hf_relearn.relearning.settings import RelearnSettings
 from hf_relearn.relearning.terminal import TerminalCallback
 from hf_relearn.training.arguments import RelearnTrainingArguments
 from hf_relearn.training.batches import EpochCallback, MultimodalCollator, SeededBatches, as_it_is
 from hf_relearn.training.checkpoints import (
+    MissedEvaluationCallback,
     begin_checkpoint,
     can_reload,
     check_whole,
@@ -61,10 +64,12 @@ class MultimodalRelearnTrainer(PushingTrainer):
             says.
         compute_metrics: None computes accuracy, macro and weighted F1.
 
-    Evaluation also reports `unimodal_<modality>_accuracy`: that of the uni-modal head, or of a linear probe fitted on
-    the latest training features where the model has no heads; and of a fusion of several modalities
+    Evaluation also reports `unimodal_<modality>_accuracy`: that of the uni-modal head. Of a model without heads it is
+    that of a linear probe on the features of a diagnosis, if one was made of the very same weights (as at the end of
+    a run with `diagnosis_interval`). Of a fusion of several modalities it reports
     `only_<modality>_accuracy` and `without_<modality>_accuracy`: that of the fused prediction with one modality alone
     and with one left out. No encoder runs again for any of them, and samples that lack a modality do not count for it.
+    `ImbalanceMeasures` says what it measures besides: each modality's Shapley value, calibration, and more.
 
     `hyperparameter_search` works with a `model_init`: each trial has its own initial weights, record and checkpoints
     in its own folder, and the fields of `RelearnSettings` can be searched over, but for those that divide the data.
@@ -131,7 +136,7 @@ class MultimodalRelearnTrainer(PushingTrainer):
             self.add_callback(TerminalCallback())
         if is_fusion_model(self.model):
             self.label_smoother = None  # the model smoothes by itself
-        self.unimodal = ModalityEvaluation()
+        self.unimodal = ModalityEvaluation(self.args)
         self.relearn_callback = RelearnCallback(
             encoders=lambda model: self.accelerator.unwrap_model(model).encoders,
             feature_function=multimodal_features,
@@ -144,8 +149,13 @@ class MultimodalRelearnTrainer(PushingTrainer):
             log=self.log,
         )
         self._evaluated: EvaluatedFeatures | None = None
+        self._attempts = 0  # of auto_find_batch_size
+        self.relearn_callback.on_features = self.unimodal.use_training_features
         self.add_callback(self.relearn_callback)
+        if (balancing := args.build_balancing()) is not None:
+            self.add_callback(balancing)
         self.add_callback(EpochCallback())
+        self.add_callback(MissedEvaluationCallback(self._evaluate_again))
         self.add_callback(ModelCardCallback(self.create_model_card))
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
@@ -192,6 +202,10 @@ class MultimodalRelearnTrainer(PushingTrainer):
             divide_parameter_groups(optimizer, target, self.args.learning_rates)
         return optimizer
 
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> torch.utils.data.Sampler | None:
+        dataset = train_dataset if train_dataset is not None else self.train_dataset
+        return super()._get_train_sampler(dataset.dataset if isinstance(dataset, SeededBatches) else dataset)
+
     def get_train_dataloader(self) -> DataLoader:
         """The Trainer's, with batches whose random draws are seeded by batch, where rows have numbers."""
         dataset, collator = self.train_dataset, self.data_collator
@@ -205,17 +219,15 @@ class MultimodalRelearnTrainer(PushingTrainer):
             loader = super().get_train_dataloader()
         finally:
             self.train_dataset, self.data_collator = dataset, collator
-        # Starting workers takes a seed from the global generator otherwise, and persistent ones start just once.
-        getattr(loader, "base_dataloader", loader).generator = torch.Generator()
-        return loader
+        return _with_generator(loader)
 
     def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
         with self._without_augmentation():
-            return super().get_eval_dataloader(eval_dataset)
+            return _with_generator(super().get_eval_dataloader(eval_dataset))
 
     def get_test_dataloader(self, test_dataset: Dataset) -> DataLoader:
         with self._without_augmentation():
-            return super().get_test_dataloader(test_dataset)
+            return _with_generator(super().get_test_dataloader(test_dataset))
 
     @contextmanager
     def _without_augmentation(self) -> Iterator[None]:
@@ -257,6 +269,10 @@ class MultimodalRelearnTrainer(PushingTrainer):
         self.relearn_callback.observe_gradient_norm(norm)
         return norm
 
+    def _evaluate_again(self) -> None:
+        """Evaluate as at the end of an epoch, with all that the Trainer does with the metrics."""
+        self._determine_best_metric(metrics=self._evaluate(None, None), trial=None)
+
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """Train as `Trainer.train` does.
 
@@ -267,15 +283,22 @@ class MultimodalRelearnTrainer(PushingTrainer):
 
         Raises:
             ValueError: if there is no whole checkpoint to resume from, or the run's initial weights are not there.
+            RuntimeError: if another run is training in the output directory.
         """
         if resume_from_checkpoint is True:
             resume_from_checkpoint = last_checkpoint(str(self.args.output_dir))
-        elif resume_from_checkpoint:
+        if resume_from_checkpoint:
             check_whole(resume_from_checkpoint)
-        output = super().train(resume_from_checkpoint, *args, **kwargs)
-        if self.args.relearn_final:
-            choose_final_strength(self)
-        return output
+        self._attempts = 0
+        lock = lock_run(self.args, alone=True)
+        try:
+            output = super().train(resume_from_checkpoint, *args, **kwargs)
+            if self.args.relearn_final:
+                choose_final_strength(self)
+            return output
+        finally:
+            if lock is not None:
+                lock.release()
 
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
         # Once for each `train()`, trial of a hyper-parameter search, and attempt of `auto_find_batch_size`.
@@ -283,7 +306,10 @@ class MultimodalRelearnTrainer(PushingTrainer):
         self.relearn_callback.output_dir = self._get_output_dir(trial)
         if trial is not None:
             self.relearn_callback.settings = self._settings_of_trial()
-        self.unimodal.start(kwargs.get("resume_from_checkpoint"), self.args.process_index)
+        resumed = kwargs.get("resume_from_checkpoint")
+        if self._attempts and resumed is not None:
+            self._load_from_checkpoint(resumed)  # the Trainer does so before the first attempt only
+        self._attempts += 1
         return super()._inner_training_loop(*args, **kwargs)
 
     def _settings_of_trial(self) -> RelearnSettings:
@@ -304,13 +330,19 @@ class MultimodalRelearnTrainer(PushingTrainer):
         if self.args.should_save:
             begin_checkpoint(folder)
             self.relearn_callback.write_run_files(folder)
-        self.unimodal.save(str(folder), self.args.process_index)
         super()._save_checkpoint(model, trial)
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        super()._save(output_dir, state_dict)
+        for path in Path(output_dir or str(self.args.output_dir)).glob("*.safetensors"):
+            give_default_mode(path)
 
     def _save_rng_state(self, output_dir: str) -> None:
         super()._save_rng_state(output_dir)
         self.accelerator.wait_for_everyone()  # the file that marks the checkpoint as whole speaks for every process
 
+    # The Trainer loads the raw file of a checkpoint, whose key names may differ from the model's: transformers issue
+    # 43701. `_load_best_model` does the same.
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         self.relearn_callback.checkpoint_folder = resume_from_checkpoint
         target = self.model if model is None else model
@@ -320,6 +352,7 @@ class MultimodalRelearnTrainer(PushingTrainer):
             reload_weights(target, resume_from_checkpoint)
 
     def _load_best_model(self) -> None:
+        self.unimodal.use_training_features(None)
         if self.is_fsdp_enabled or self.is_deepspeed_enabled or not can_reload(self.model):
             super()._load_best_model()
         else:
@@ -327,3 +360,13 @@ class MultimodalRelearnTrainer(PushingTrainer):
             assert best is not None  # or this would not be called
             logger.info("Loading the best model, %s", best)
             reload_weights(self.model, best)
+
+
+def _with_generator(loader: DataLoader) -> DataLoader:
+    """Give a data loader a generator of its own, for the seed of its workers.
+
+    It would draw from torch's global generator, which dropout uses too: a run that is resumed between an evaluation
+    and the next step, or in which persistent workers start later, would then draw other numbers.
+    """
+    getattr(loader, "base_dataloader", loader).generator = torch.Generator()
+    return loader

@@ -1,0 +1,118 @@
+"""Arguments, model loading and output that several commands share."""
+
+import json
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from hf_relearn.models import MultimodalForClassification, MultimodalProcessor
+
+ModelName = Annotated[
+    str, typer.Argument(metavar="MODEL", help="Folder of a saved model, or its name on the Hub.", show_default=False)
+]
+Revision = Annotated[
+    str, typer.Option("--revision", metavar="NAME", help="Branch, tag or commit of a model on the Hub.")
+]
+Cpu = Annotated[bool, typer.Option("--cpu", help="Leave accelerators alone.")]
+
+
+class UsageError(ValueError):
+    """Report wrong usage that shows only once the model is known."""
+
+
+EXIT_CODES = """\b
+exit codes:
+  0  everything went well
+  1  the work failed; one line on stderr says why (--debug adds the traceback)
+  2  wrong usage: an unknown flag, a value that does not fit, a modality that the model does not have"""
+
+
+def epilog(*examples: str) -> str:
+    """Format the end of a command's help: its examples, line by line, and the exit codes."""
+    return "\b\nexamples:\n" + "\n".join(f"  {line}" for line in examples) + f"\n\n{EXIT_CODES}"
+
+
+def load_model(name_or_path: str, revision: str) -> tuple["MultimodalForClassification", "MultimodalProcessor"]:
+    """Load a fusion model and its processor.
+
+    Raises:
+        ValueError: for a model of another kind.
+        OSError: if there is none.
+    """
+    check_model(name_or_path, revision)
+    from hf_relearn.models import MultimodalForClassification, MultimodalProcessor
+
+    model = MultimodalForClassification.from_pretrained(name_or_path, revision=revision)
+    return model, MultimodalProcessor.from_pretrained(name_or_path, revision=revision)
+
+
+def check_model(name_or_path: str, revision: str) -> None:
+    """Check that there is a fusion model, before it is loaded.
+
+    Raises:
+        ValueError: for a model of another kind.
+        OSError: if there is none.
+    """
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+    from transformers import PreTrainedConfig
+
+    from hf_relearn.models import MultimodalConfig
+
+    if not Path(name_or_path).is_dir():
+        try:
+            validate_repo_id(name_or_path)
+        except HFValidationError:
+            message = f"{name_or_path}: no such folder, and not a name that a model on the Hub could have"
+            raise FileNotFoundError(message) from None
+    config, _ = PreTrainedConfig.get_config_dict(name_or_path, revision=revision)
+    if config.get("model_type") != MultimodalConfig.model_type:
+        code = " and brings code of its own, which is not run" if "auto_map" in config else ""
+        raise ValueError(
+            f"{name_or_path} holds a model of the type {config.get('model_type')!r}, which is no fusion model{code}"
+        )
+
+
+def print_json(value: Any) -> None:
+    """Print a value as one line of JSON."""
+    print(json.dumps(value, ensure_ascii=False, allow_nan=False))
+
+
+def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Format a table in plain text: the first column to the left, the others to the right."""
+    lines = [list(header), *map(list, rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    return "\n".join(
+        "  ".join(cell.rjust(width) if column else cell.ljust(width) for column, (cell, width) in places).rstrip()
+        for places in (list(enumerate(zip(line, widths, strict=True))) for line in lines)
+    )
+
+
+@contextmanager
+def quiet(context: typer.Context) -> Iterator[None]:
+    """Keep progress bars, logs and warnings of libraries off the terminal, unless `--debug` is given."""
+    if context.obj:
+        yield
+        return
+    import datasets
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    dataset_bars = datasets.are_progress_bars_disabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+        if not dataset_bars:
+            datasets.enable_progress_bars()
