@@ -9,6 +9,9 @@ from transformers import ProgressCallback, Trainer, TrainingArguments
 from hf_relearn.relearning.terminal import WIDTH, LineHandler, say
 from hf_relearn.training import RelearnCallback, TerminalCallback
 
+# So few samples are diagnosed that it warns.
+pytestmark = pytest.mark.filterwarnings("ignore::hf_relearn.method.DiagnosisWarning")
+
 
 def printed(capsys):
     """The lines on standard output, which are short and hold no dictionary."""
@@ -63,7 +66,9 @@ def test_a_stock_trainer_prints_the_same_lines(tmp_path, capsys):
     arguments = TrainingArguments(
         str(tmp_path), num_train_epochs=4, eval_strategy="epoch", logging_strategy="epoch", report_to=[], use_cpu=True
     )
-    relearn = RelearnCallback(model.encoders, lambda model, batch: model(**batch).features, TensorRows(18, seed=1))
+    relearn = RelearnCallback(
+        dict(model.encoders), lambda model, batch: model(**batch).features, TensorRows(18, seed=1)
+    )
     trainer = Trainer(model, arguments, train_dataset=rows, eval_dataset=rows, callbacks=[relearn])
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(TerminalCallback())

@@ -62,7 +62,8 @@ def pipeline_tag(encoders: Sequence[EncoderFacts]) -> str:
 
 
 def eval_results(facts: CardFacts) -> list[EvalResult]:
-    """Make one entry for each split and metric."""
+    """Make the entries of the model index: accuracy, macro F1, and the accuracy of each modality, for each split."""
+    shown = ("accuracy", "f1_macro", *(f"unimodal_{name}_accuracy" for name in facts.modalities))
     first = facts.datasets[0] if facts.datasets else None
     name = prose(first.name) if first else "the held-out data"
     task = pipeline_tag(facts.encoders)
@@ -81,6 +82,7 @@ def eval_results(facts: CardFacts) -> list[EvalResult]:
         )
         for split, metrics in facts.results.items()
         for metric, value in metrics.items()
+        if metric in shown
     ]
 
 

@@ -5,8 +5,9 @@ from typing import Any
 from hf_relearn.cards.facts import CardFacts, DatasetFacts, EncoderFacts
 from hf_relearn.records import finite
 from hf_relearn.report.markdown import MISSING, code, listed, number, prose, table, text
-from hf_relearn.report.reading import read_modality, read_run
+from hf_relearn.report.reading import read_modality, read_run, was_moved
 from hf_relearn.report.run_report import points_table, results_table, settings_table
+from hf_relearn.report.verdict import chosen_split, read_verdict
 
 WEAK_SHARE = 1.25  # a modality whose accuracy is less than so many times that of guessing is called weak
 
@@ -20,7 +21,7 @@ _ABLATIONS = {
 
 def template_values(facts: CardFacts) -> dict[str, Any]:
     """Collect the names that `model_cards/template.md` uses, but for its metadata, code and figures."""
-    split = chosen_split(facts)
+    split = chosen_split(facts.results)
     sized = [record for record in facts.records if record.get("diagnosis_size")]
     return {
         "facts": facts,
@@ -28,7 +29,12 @@ def template_values(facts: CardFacts) -> dict[str, Any]:
         "classes": [text(name) for name in facts.class_names],
         "datasets": [_dataset(dataset) for dataset in facts.datasets],
         "names_of_data": [text(dataset.name) for dataset in facts.datasets],
-        "relearnt": any(record.get("kind") == "point" for record in facts.records),
+        "relearnt": [
+            text(name) for name in facts.modalities if any(was_moved(record, name) for record in facts.records)
+        ],
+        "verdict": read_verdict(
+            facts.records, facts.log_history, facts.results, facts.modalities, settings=facts.settings
+        ),
         "encoders": [
             [text(e.modality), _input(e), text(e.architecture), _start(e), number(e.feature_size)]
             for e in facts.encoders
@@ -61,12 +67,6 @@ def _ablations(facts: CardFacts, split: str | None) -> list[list[str]]:
     ]
     together = ["*all together*", *([number(measured.get("accuracy"))] * len(shown))]
     return [["modality", *shown], *rows, together] if shown else []
-
-
-def chosen_split(facts: CardFacts) -> str | None:
-    """Choose the split whose accuracies tell most: the test set, else the last one that was evaluated."""
-    splits = [split for split, metrics in facts.results.items() if metrics]
-    return next((split for split in splits if "test" in split), splits[-1] if splits else None)
 
 
 def _weak_modalities(facts: CardFacts, split: str | None) -> dict[str, float]:

@@ -78,15 +78,23 @@ def diagnose(
     max_samples: Annotated[
         int | None, typer.Option("--max_samples", metavar="N", min=1, help="Samples of each part at most.")
     ] = None,
+    estimator: Annotated[
+        Literal["separability", "purity"],
+        typer.Option(
+            "--estimator",
+            help="Leave-one-out separability, which has a standard error and a memorised share, or K-means purity (the "
+            "paper).",
+        ),
+    ] = "separability",
     sampling: Annotated[
         Literal["matched", "all"],
         typer.Option(
             "--sampling",
-            help="Training samples to use: as many as held-out ones, so that chance lifts both purities alike "
+            help="Training samples of a purity: as many as held-out ones, so that chance lifts both purities alike "
             "(matched), or all.",
         ),
     ] = "matched",
-    n_init: Annotated[int, typer.Option("--n_init", metavar="N", min=1, help="K-means starts.")] = 1,
+    n_init: Annotated[int, typer.Option("--n_init", metavar="N", min=1, help="K-means starts of a purity.")] = 1,
     batch_size: Annotated[
         int, typer.Option("--batch_size", metavar="N", min=1, help="Samples per forward pass.")
     ] = 32,
@@ -97,9 +105,10 @@ def diagnose(
 ) -> None:
     """Diagnose a saved model on a data set, without training.
 
-    Purity is how well K-means clusters of a modality's features agree with the classes. Much more of it on samples
-    that the model was trained on than on held-out ones is over-training; alpha is how far re-learning would move the
-    encoder back. The probe is the held-out accuracy of a linear classifier on that modality's features alone.
+    Separability is how well a modality's features alone tell the classes apart. The memorised share is the part of it
+    that held-out samples lack; a modality that surely lacks more than 30 % has memorised. A held-out separability at
+    chance says that the modality is uninformative. The probe is the held-out accuracy of a linear classifier on that
+    modality's features.
     """
     if not 0 < held_out_fraction < 1:
         raise UsageError(f"--held_out_fraction is {held_out_fraction:g}: give a number between 0 and 1")
@@ -125,6 +134,7 @@ def diagnose(
             MultimodalCollator(processor, column_of, label_column),
             splits["train"],
             splits["validation"],
+            estimator=estimator,
             sampling=sampling,
             max_samples=max_samples,
             n_init=n_init,
@@ -196,24 +206,31 @@ def _load_splits(
 
 
 def _table(found: "SavedModelDiagnosis") -> str:
-    header = ["modality", "purity train", "held out", "chance train", "held out", "gap", "alpha", "probe", "samples"]
+    names = {
+        "train_separability": "separability train",
+        "val_separability": "held out",
+        "chance": "chance",
+        "train_purity": "purity train",
+        "val_purity": "held out",
+        "train_chance_purity": "chance train",
+        "val_chance_purity": "held out",
+        "gap": "gap",
+        "standard_error": "± gap",
+    }
+    items = found.modalities
+    shown = {
+        key: title for key, title in names.items() if any(getattr(item, key) is not None for item in items.values())
+    }
+    shared = all(item.memorised is not None for item in items.values())
+    header = ["modality", *shown.values(), "memorised" if shared else "alpha", "probe", "samples"]
     rows = [
         [
             name,
-            *(
-                f"{value:.3f}"
-                for value in (
-                    item.train_purity,
-                    item.val_purity,
-                    item.train_chance_purity,
-                    item.val_chance_purity,
-                    item.gap,
-                    item.alpha,
-                    found.probe_accuracies[name],
-                )
-            ),
+            *(f"{getattr(item, key):.3f}" for key in shown),
+            f"{min(item.memorised, 1):.0%} ± {item.memorised_error:.0%}" if shared else f"{item.alpha:.3f}",
+            f"{found.probe_accuracies[name]:.3f}",
             f"{item.train_size} / {item.val_size}",
         ]
-        for name, item in found.modalities.items()
+        for name, item in items.items()
     ]
     return f"{text_table(header, rows)}\n{found.num_classes} classes"

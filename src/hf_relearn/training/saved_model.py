@@ -39,6 +39,7 @@ def diagnose_saved_model(
     train_dataset: Any,
     held_out_dataset: Any,
     *,
+    estimator: str = "separability",
     sampling: str = "matched",
     max_samples: int | None = None,
     n_init: int = 1,
@@ -48,7 +49,9 @@ def diagnose_saved_model(
     use_cpu: bool = False,
     progress: bool = True,
 ) -> SavedModelDiagnosis:
-    """Measure how well each modality's features separate the classes: by purity, and by a linear probe.
+    """Measure how well each modality's features separate the classes, and how much of that it memorised.
+
+    A linear probe on held-out samples is fitted too.
 
     The model is moved to the accelerator, if there is one, and otherwise left as it is.
 
@@ -57,9 +60,10 @@ def diagnose_saved_model(
         collator: makes batches of rows; its `label_column` tells the classes.
         train_dataset: samples that the model was trained on, map-style.
         held_out_dataset: samples that it was not trained on.
-        sampling: training samples that are looked at: `"matched"`, as many as there are held-out ones, or `"all"`.
+        estimator: `"separability"`, which has a standard error and a memorised share, or K-means `"purity"`.
+        sampling: training samples that a purity looks at: `"matched"`, as many as are held out, or `"all"`.
         max_samples: bound on the samples of each part; None for all.
-        n_init: K-means starts.
+        n_init: K-means starts of a purity.
         relearn_lambda: lambda of the strength alpha = tanh(lambda * gap) that re-learning would take.
         batch_size: samples per forward pass.
         seed: of the samples drawn and the clustering.
@@ -78,7 +82,7 @@ def diagnose_saved_model(
             use_cpu=use_cpu,
             disable_tqdm=not progress,
             relearn_strength="gap",
-            diagnosis_estimator="purity",
+            diagnosis_estimator=estimator,
             diagnosis_sampling=sampling,
             diagnosis_max_samples=max_samples,
             diagnosis_n_init=n_init,
