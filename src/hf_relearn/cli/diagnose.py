@@ -82,8 +82,8 @@ def diagnose(
         Literal["separability", "purity"],
         typer.Option(
             "--estimator",
-            help="Leave-one-out separability, which has a standard error and a memorised share, or K-means purity (the "
-            "paper).",
+            help="Leave-one-out separability, which has a standard error and a memorised share, or K-means "
+            "purity (the paper).",
         ),
     ] = "separability",
     sampling: Annotated[
