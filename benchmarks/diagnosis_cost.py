@@ -3,7 +3,8 @@
     python benchmarks/diagnosis_cost.py
 
 Prints the time of a diagnosis without its K-means over that of an `evaluate()` on as many samples, the share of the
-K-means, the time of a point's re-initialisation over a plain copy of the same bytes, and the peak memory of a training
+K-means, the time of a point's re-learning over a plain copy of the same bytes, the time of writing and reading the
+initial weights over that of safetensors' own functions, and the peak memory of a training
 run with re-learning over the same run without. Medians of several repetitions; `--repeats` sets how many.
 """
 
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import accelerate
@@ -24,11 +25,13 @@ import numpy as np
 import sklearn
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
+from torch import nn
 from torch.utils.data import Dataset
 from transformers import ResNetConfig, ViTConfig
 
 from hf_relearn import InitialWeights, MultimodalForClassification, MultimodalRelearnTrainer, RelearnTrainingArguments
-from hf_relearn.method import soft_reinit_, soft_reinit_with_distance_
+from hf_relearn.method import soft_reinit_with_distance_
 
 NUM_CLASSES = 6
 
@@ -111,29 +114,56 @@ def diagnosis_ratios(repeats: int) -> dict[str, float]:
     return {"diagnosis without K-means / evaluate": statistics.median(ratios), "K-means share of a diagnosis": share}
 
 
-def reinitialisation_ratios(repeats: int) -> dict[str, float]:
-    """Moving both encoders, read back from their file, against copying the same bytes."""
-    torch.manual_seed(0)
-    model = MultimodalForClassification.from_backbones({"a": resnet_18(), "b": resnet_18()}, num_labels=NUM_CLASSES)
-    encoders = model.encoders
-    # As after some training, to which the plain copy returns each time.
-    source = {name: 1.01 * parameter.detach() + 0.01 for name, parameter in encoders.named_parameters()}
+def plain_copy(module: nn.Module) -> Callable[[], None]:
+    """Copy other values into every parameter, as after some training."""
+    source = {name: 1.01 * parameter.detach() + 0.01 for name, parameter in module.named_parameters()}
 
     def copy() -> None:
         with torch.no_grad():
-            for name, parameter in encoders.named_parameters():
+            for name, parameter in module.named_parameters():
                 parameter.copy_(source[name])
 
+    return copy
+
+
+def reinitialisation_ratios(repeats: int) -> dict[str, float]:
+    """Moving two encoders, or many small tensors, against copying the same bytes."""
+    torch.manual_seed(0)
+    model = MultimodalForClassification.from_backbones({"a": resnet_18(), "b": resnet_18()}, num_labels=NUM_CLASSES)
+    large, small = model.encoders, nn.ParameterList([torch.randn(32, 32) for _ in range(2000)])
+    ratios = {}
     with tempfile.TemporaryDirectory() as folder:
+        for name, module in (("two ResNet-18", large), ("2,000 of 32 x 32", small)):
+            copy, file = plain_copy(module), InitialWeights.save(module, folder)
+            memory = {key: tensor.detach().clone() for key, tensor in module.named_parameters()}
+            for where, initial in (("from memory", memory), ("from their file", file)):
+
+                def move(module: nn.Module = module, initial: Mapping[str, torch.Tensor] = initial) -> None:
+                    soft_reinit_with_distance_(module, initial, 0.5)
+
+                ratios[f"re-learning {name} {where} / plain copy"] = paired_ratio(move, copy, repeats * 4)
+    return ratios
+
+
+def store_ratios(repeats: int) -> dict[str, float]:
+    """Writing and reading the initial weights of two ResNet-18 against safetensors' own functions."""
+    torch.manual_seed(0)
+    model = MultimodalForClassification.from_backbones({"a": resnet_18(), "b": resnet_18()}, num_labels=NUM_CLASSES)
+    encoders = model.encoders
+    tensors = {name: tensor.detach() for name, tensor in encoders.state_dict().items() if tensor.is_floating_point()}
+    with tempfile.TemporaryDirectory() as folder:
+        plain = f"{folder}/plain.safetensors"
+        writing = paired_ratio(
+            lambda: InitialWeights.save(encoders, folder), lambda: save_file(tensors, plain), repeats * 4
+        )
         initial = InitialWeights.save(encoders, folder)
-        return {
-            "re-initialisation / plain copy": paired_ratio(
-                lambda: soft_reinit_(encoders, initial, 0.5), copy, repeats * 4
-            ),
-            "re-initialisation with distance moved / plain copy": paired_ratio(
-                lambda: soft_reinit_with_distance_(encoders, initial, 0.5), copy, repeats * 4
-            ),
-        }
+
+        def read() -> list[torch.Tensor]:
+            with initial.opened():
+                return [initial[name] for name in initial]
+
+        reading = paired_ratio(read, lambda: load_file(plain), repeats * 4)
+    return {"writing the initial weights / save_file": writing, "reading the initial weights / load_file": reading}
 
 
 ARMS: dict[str, dict[str, Any]] = {
@@ -195,7 +225,7 @@ def main() -> None:
     versions |= {module.__name__: module.__version__ for module in (transformers, accelerate, sklearn)}
     print(", ".join(f"{name} {version}" for name, version in versions.items()))
     print(f"{platform.machine()}, {torch.get_num_threads()} threads\n")
-    for measure in (diagnosis_ratios, reinitialisation_ratios, memory_ratios):
+    for measure in (reinitialisation_ratios, store_ratios, diagnosis_ratios, memory_ratios):
         for name, value in measure(arguments.repeats).items():
             print(f"{name:55} {value:8.3f}", flush=True)
 

@@ -204,12 +204,14 @@ class InitialWeights(Mapping[str, torch.Tensor]):
 
     def __getitem__(self, name: str) -> torch.Tensor:
         self._shapes[name]
-        with self.opened():
-            tensor = self._file.get_tensor(self._aliases.get(name, name))
-            self._bytes_read += tensor.nbytes
-            if self._bytes_read > _REOPEN_AFTER:
-                self._open()
-            return tensor
+        if self._file is None:
+            with self.opened():
+                return self[name]
+        tensor = self._file.get_tensor(self._aliases.get(name, name))
+        self._bytes_read += tensor.nbytes
+        if self._bytes_read > _REOPEN_AFTER:
+            self._open()
+        return tensor
 
     def read_part(self, name: str, index: tuple[slice, ...]) -> torch.Tensor:
         """Read a part of a tensor, as a process needs that holds only this part of a sharded parameter.
