@@ -2,7 +2,16 @@
 
 import pytest
 import torch
-from tiny import TensorRows, assert_same, history, make_trainer, moved_back, weights_of
+from tiny import (
+    CONSTANT_STRENGTH,
+    FEW_SAMPLES,
+    TensorRows,
+    assert_moved_back,
+    assert_same,
+    history,
+    make_trainer,
+    weights_of,
+)
 from torch import nn
 from transformers import TrainerCallback
 
@@ -10,8 +19,7 @@ from hf_relearn import MultimodalForClassification
 from hf_relearn.method.relearn import reset_optimizer_state
 from hf_relearn.training import RelearnCallback
 
-# So few samples look purer or less pure by chance, and the diagnosis says so.
-pytestmark = pytest.mark.filterwarnings("ignore:chance alone explains")
+pytestmark = [FEW_SAMPLES, CONSTANT_STRENGTH]
 
 
 class Snapshots(TrainerCallback):
@@ -96,7 +104,7 @@ def test_a_point_moves_trained_encoder_parameters_by_the_formula_and_nothing_els
     for name, value in before.items():
         if name in trained:
             alpha = alphas[trained[name]]
-            assert torch.equal(after[name], moved_back(value, initial[name], alpha)), name
+            assert_moved_back(after[name], value, initial[name], alpha)
             assert not torch.equal(value, initial[name]), name
         else:
             assert torch.equal(after[name], value), name
@@ -127,7 +135,7 @@ def test_buffers_move_only_where_they_are_asked_to(tmp_path):
     counts = [name for name in before if name.endswith("num_batches_tracked")]
     assert statistics and counts
     for name in statistics:
-        assert torch.equal(after[name], (1 - alpha) * before[name] + alpha * initial[name])
+        assert_moved_back(after[name], before[name], initial[name], alpha)
     assert all(torch.equal(after[name], before[name]) for name in counts)
 
 
@@ -168,7 +176,7 @@ def test_a_constant_strength_needs_no_diagnosing_part(tmp_path, given, expected)
         assert entry["train_purity"] is None and entry["diagnosed_alpha"] is None
     name = "multimodal.encoders.vision.backbone.layernorm.weight"
     alpha = expected["vision"]
-    assert torch.equal(after[name], (1 - alpha) * before[name] + alpha * initial[name])
+    assert_moved_back(after[name], before[name], initial[name], alpha)
 
 
 def test_the_diagnosis_is_recorded_beside_a_constant_strength(tmp_path):

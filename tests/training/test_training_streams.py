@@ -4,14 +4,13 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from tiny import TensorRows, history, make_trainer, weights_of
+from tiny import FEW_SAMPLES, TensorRows, history, make_trainer, weights_of
 from torch.utils.data import IterableDataset
 from two_towers import Pairs, TwoTowers, arguments, train_two_towers
 
 from hf_relearn.relearning.labels import first_rows
 
-# So few samples look purer or less pure by chance, and the diagnosis says so.
-pytestmark = pytest.mark.filterwarnings("ignore:chance alone explains")
+pytestmark = FEW_SAMPLES
 
 BY_STEPS = {"max_steps": 6, "relearn_strategy": "steps", "relearn_interval": 2, "diagnosis_source": "eval"}
 
