@@ -211,6 +211,10 @@ def steps_of_points(folder):
         ({"num_train_epochs": 6, "relearn_interval": None, "relearn_points": [0.5, 0.75]}, [12, 16]),
         ({"relearn_strategy": "steps", "relearn_interval": None, "relearn_points": [0.1, 0.5]}, [1, 6]),
         ({"relearn_interval": None, "max_steps": 6}, [2, 3]),
+        ({"relearn_interval": None, "max_steps": 20}, [4, 8]),  # five epochs, whose starts are 4 and 8
+        ({"relearn_interval": None, "num_train_epochs": 4, "gradient_accumulation_steps": 2}, [2, 4]),
+        ({"relearn_strategy": "steps", "relearn_interval": None, "gradient_accumulation_steps": 2}, [2, 3]),
+        ({"relearn_strategy": "no", "relearn_interval": None}, []),
         ({"num_train_epochs": 3, "relearn_interval": 1, "max_steps": 7}, [4]),
         ({"relearn_strategy": "steps", "relearn_interval": 3}, [3, 6, 9]),
         ({"relearn_strategy": "steps", "relearn_interval": 5, "relearn_max_times": 1}, [5]),

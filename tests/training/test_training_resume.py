@@ -50,6 +50,7 @@ def copy_of_run(folder, target, step):
         ({"unimodal_loss_weight": 1.0}, {"gradient_accumulation_steps": 2, "diagnosis_interval": 1}),
         ({}, {"relearn_strategy": "steps", "relearn_interval": 4, "relearn_optimizer_state": "reset"}),
         ({}, {"relearn_max_times": 2, "lr_scheduler_type": "cosine", "warmup_steps": 3}),
+        ({}, {"relearn_interval": None, "relearn_points": [0.2, 0.5], "relearn_strategy": "steps"}),
         ({}, {"save_strategy": "epoch", "eval_strategy": "epoch", "diagnosis_interval": 1, "relearn_interval": 2}),
         # An evaluation that comes after the checkpoint of the same step.
         ({}, {"eval_strategy": "epoch", "save_steps": 3, "diagnosis_interval": 1}),

@@ -93,6 +93,13 @@ def test_a_resumed_run_on_a_stream_equals_the_uninterrupted_one(tmp_path):
     assert all(torch.equal(value, resumed[name]) for name, value in weights.items())
 
 
+@pytest.mark.parametrize("strategy", ["epoch", "steps"])
+def test_shares_of_a_stream_are_those_of_its_steps(tmp_path, strategy):
+    settings = {"max_steps": 8, "relearn_interval": None, "relearn_strategy": strategy}
+    make_trainer(tmp_path, train_dataset=hub_stream(), **{**BY_STEPS, **settings}).train()
+    assert [(record["step"], record["kind"]) for record in history(tmp_path)] == [(2, "point"), (4, "point")]
+
+
 def test_streams_serve_for_both_parts(tmp_path):
     trainer = make_trainer(
         tmp_path,
