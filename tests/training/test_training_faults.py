@@ -31,8 +31,8 @@ def found(tmp_path_factory):
 @pytest.mark.parametrize(
     ("fault", "failing", "message", "step"),
     [
-        ("clustering", 0, "MemoryError: the clusters do not fit", 3),
-        ("features", 1, "ValueError: no features of this batch", 3),
+        ("clustering", 0, "MemoryError: the clusters do not fit", 0),
+        ("features", 1, "ValueError: no features of this batch", 0),
         ("labels", 1, "OSError: row 0 is damaged", 0),
         ("rows", 1, "OSError: row 4 is damaged", 3),
         ("initial weights", 0, "/_initial_weights-", 0),
@@ -51,11 +51,13 @@ def test_a_failure_of_one_process_ends_both_with_its_message(found, fault, faili
             assert f"process {failing} of 2 failed" in seen["error"] or "the first process failed" in seen["error"]
 
 
-def test_features_that_are_not_finite_on_one_process_stop_the_points_of_both(found):
+def test_features_that_are_not_finite_on_one_process_are_left_out_on_both(found):
     for faults in found:
-        assert "error" not in faults["nan"] and (faults["nan"]["step"], faults["nan"]["points"]) == (6, 0)
-        (warning,) = faults["nan"]["warned"]
-        assert "modality 'audio', training part: features of 16 of 36 samples" in warning
+        assert "error" not in faults["nan"] and (faults["nan"]["step"], faults["nan"]["points"]) == (6, 1)
+        assert faults["nan"]["moved"] == 0
+    first, second = (faults["nan"]["warned"] for faults in found)
+    assert "modality 'audio', training part: features of 16 of 36 samples" in first[0] and len(first) == 4
+    assert second == []  # the first process judges
 
 
 def test_a_row_that_one_process_cannot_train_on_ends_both(tmp_path):
