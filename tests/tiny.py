@@ -15,6 +15,7 @@ FEW_SAMPLES = pytest.mark.filterwarnings(
     "ignore:chance alone explains",
     "ignore:.*the standard error of the gap is",
     "ignore:.*classes have fewer than 5 training samples",
+    "ignore:before training the held-out samples",
 )
 CONSTANT_STRENGTH = pytest.mark.filterwarnings(
     "ignore:a constant --relearn_strength after",

@@ -72,6 +72,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path):
             Pairs(30, 1),
             relearn_interval=1,
             relearn_strength="gap",
+            diagnosis_estimator="purity",
         )
         args = arguments(tmp_path, save_strategy="steps", save_steps=1)
         return Trainer(model, args, train_dataset=Pairs(40, 0), callbacks=[relearn])

@@ -13,7 +13,7 @@ from hf_relearn import RelearnCallback
 from hf_relearn.records import Point
 from hf_relearn.relearning.watch import EpochClock, GradientWatch, decay_of, warn_of_constant_strength
 
-pytestmark = [FEW_SAMPLES, pytest.mark.filterwarnings("ignore:before training the held-out samples")]
+pytestmark = FEW_SAMPLES
 
 
 def warned(action):

@@ -6,7 +6,7 @@ from tiny import FEW_SAMPLES, assert_same, without_times
 
 from hf_relearn.training import read_history
 
-pytestmark = [FEW_SAMPLES, pytest.mark.filterwarnings("ignore:before training the held-out samples")]
+pytestmark = FEW_SAMPLES
 
 
 def diagnosed_run(folder, held_out, **settings):

@@ -97,7 +97,7 @@ def test_one_single_modality_works(tmp_path):
     rows = ChangedRows(lambda row: {name: value for name, value in row.items() if name != "audio_input_values"})
     trainer = make_trainer(tmp_path, model, rows, {"eval_dataset": rows}, eval_strategy="epoch", diagnosis_interval=1)
     trainer.train()
-    assert [list(record["modalities"]) for record in history(tmp_path)] == [["vision"]] * 2
+    assert [list(record["modalities"]) for record in history(tmp_path)] == [["vision"]] * 3
     assert any("eval_unimodal_vision_accuracy" in entry for entry in trainer.state.log_history)
 
 

@@ -9,7 +9,7 @@ from transformers import AutoModel
 from hf_relearn import MultimodalForClassification
 from hf_relearn.training.final import FINAL_ALPHAS
 
-pytestmark = [FEW_SAMPLES, pytest.mark.filterwarnings("ignore:before training the held-out samples")]
+pytestmark = FEW_SAMPLES
 
 
 @pytest.fixture(scope="module")
@@ -99,8 +99,6 @@ def test_an_evaluation_set_is_needed(tmp_path):
 
 
 def test_a_metric_that_is_not_there_is_named(tmp_path, vit_folder):
-    with pytest.raises(
-        ValueError, match="--relearn_final looks for eval_fame in the evaluation, which has epoch"
-    ):
+    with pytest.raises(ValueError, match="--relearn_final looks for eval_fame in the evaluation, which has epoch"):
         settings = {"relearn_strategy": "no", "relearn_final": True, "metric_for_best_model": "fame"}
         make_trainer(tmp_path, half_pretrained(vit_folder), num_train_epochs=1, **settings).train()

@@ -19,7 +19,7 @@ from transformers import Trainer
 from hf_relearn import RelearnCallback
 from hf_relearn.training import MultimodalRelearnTrainer, RelearnTrainingArguments, read_history
 
-pytestmark = [FEW_SAMPLES, pytest.mark.filterwarnings("ignore:before training the held-out samples")]
+pytestmark = FEW_SAMPLES
 
 EXPECTED = {"memorised": 0.9, "known": 0.0, "noise": 0.0}
 
@@ -136,7 +136,6 @@ def test_the_record_names_what_a_point_cost_and_what_the_heads_know(tmp_path):
             assert entry["val_head_accuracy"] == pytest.approx(expected[name, "val"])
 
 
-@pytest.mark.filterwarnings("default:before training the held-out samples")
 def test_parts_that_differ_before_training_are_told_at_the_start(tmp_path):
     trainer = pattern_trainer(tmp_path, relearn_strategy="no", diagnosis_interval=9, max_steps=1)
     with pytest.warns(UserWarning, match="before training the held-out samples of 'memorised' already differ.*gap 0"):

@@ -51,7 +51,7 @@ def run(folder, kind, resume=None, seed=0, trainer_kwargs=None, **settings):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_adapters_move_towards_their_initial_values_and_nothing_else_does(tmp_path, kind):
-    trainer = make_trainer(tmp_path, adapted(kind), relearn_alpha="0.25", num_train_epochs=2)
+    trainer = make_trainer(tmp_path, adapted(kind), relearn_alpha="0.25", num_train_epochs=2, diagnosis_interval=2)
     start, seen = weights_of(trainer.model), around_points(trainer, lambda: weights_of(trainer.model))
     trainer.train()
     ((before, after, _),) = seen
@@ -65,7 +65,7 @@ def test_adapters_move_towards_their_initial_values_and_nothing_else_does(tmp_pa
     assert trained == {name for name, parameter in trainer.model.named_parameters() if parameter.requires_grad}
     (path,) = InitialWeights.find(tmp_path)
     assert adapters <= set(InitialWeights.load(path))
-    assert [record["kind"] for record in history(tmp_path)] == ["point"]
+    assert [record["kind"] for record in history(tmp_path)] == ["point", "end"]
     assert set(trainer.evaluate()) >= {"eval_only_audio_accuracy", "eval_unimodal_audio_accuracy"}
 
 

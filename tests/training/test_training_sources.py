@@ -7,11 +7,7 @@ from transformers import TrainerCallback
 
 from hf_relearn.training import MultimodalRelearnTrainer, read_history
 
-pytestmark = [
-    FEW_SAMPLES,
-    CONSTANT_STRENGTH,
-    pytest.mark.filterwarnings("ignore:before training the held-out samples"),
-]
+pytestmark = [FEW_SAMPLES, CONSTANT_STRENGTH]
 
 SET = PatternRows(44, seed=1, held_out=True)
 SEVERAL = {"easy": PatternRows(44, seed=1), "hard": SET}
