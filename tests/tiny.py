@@ -1,14 +1,27 @@
 """Tiny random models and data sets that the tests share."""
 
 import numpy as np
+import pytest
 import torch
 from torch.utils.data import Dataset
-from transformers import ASTConfig, ResNetConfig, ViTConfig
+from transformers import ASTConfig, ResNetConfig, TrainerCallback, ViTConfig
 
 from hf_relearn import MultimodalForClassification
 from hf_relearn.training import MultimodalRelearnTrainer, RelearnTrainingArguments, read_history
 
 NUM_CLASSES = 3
+# What so few samples and epochs make every run say.
+FEW_SAMPLES = pytest.mark.filterwarnings(
+    "ignore:chance alone explains",
+    "ignore:.*the standard error of the gap is",
+    "ignore:.*classes have fewer than 5 training samples",
+    "ignore:before training the held-out samples",
+)
+CONSTANT_STRENGTH = pytest.mark.filterwarnings(
+    "ignore:a constant --relearn_strength after",
+    "ignore:the learning rate has decayed",
+    "ignore:the uni-modal head of .* has hardly learnt",
+)
 
 
 def vit_config(**changes) -> ViTConfig:
@@ -97,9 +110,35 @@ def history(folder) -> list[dict]:
 
 
 def moved_back(before: torch.Tensor, initial: torch.Tensor, alpha: float) -> torch.Tensor:
-    """What re-learning makes of a parameter: the formula, but for rows that are as they were at the start."""
-    unmoved = (before == initial).reshape(len(before), -1).all(dim=1)
-    return torch.where(unmoved.view(-1, *[1] * (before.ndim - 1)), before, (1 - alpha) * before + alpha * initial)
+    """What re-learning makes of a parameter, by the formula, rounded once."""
+    return ((1 - alpha) * before.double() + alpha * initial.double()).to(before.dtype)
+
+
+def assert_moved_back(after: torch.Tensor, before: torch.Tensor, initial: torch.Tensor, alpha: float) -> None:
+    """A tensor moved by the formula, up to one unit in the last place; what had not been trained moved by no bit."""
+    torch.testing.assert_close(after, moved_back(before, initial, alpha), rtol=3e-7, atol=1e-7)
+    unmoved = before == initial
+    assert torch.equal(after[unmoved], before[unmoved])
+
+
+def around_points(trainer, look) -> list[tuple]:
+    """Watch a run: (what `look()` gives before, the same after, the point) of each re-learning step."""
+    seen: list[tuple] = []
+    before: list = []
+
+    class Before(TrainerCallback):
+        def on_step_begin(self, args, state, control, **kwargs):
+            before[:] = [look()]
+
+        on_epoch_begin = on_step_begin
+
+    def on_point(point):
+        if point.kind == "point":
+            seen.append((before[0], look(), point))
+
+    trainer.callback_handler.callbacks.insert(0, Before())
+    trainer.relearn_callback.on_point = on_point
+    return seen
 
 
 def weights_of(module) -> dict[str, torch.Tensor]:

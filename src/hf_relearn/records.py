@@ -191,7 +191,7 @@ class Point:
             "alpha": self.alphas.get(name, 0.0),
             "distance": self.distances.get(name, 0.0),
         }
-        if diagnosis is None and self.diagnoses:
+        if diagnosis is None and (self.diagnoses or self.num_classes is not None):
             values["skipped"] = "features that are not finite"
         return values
 

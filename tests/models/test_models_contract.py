@@ -3,7 +3,7 @@
 import pytest
 import torch
 from families import families
-from tiny import moved_back
+from tiny import assert_moved_back
 from tiny_backbones import BACKBONES, Backbone
 from torch import Tensor, nn
 
@@ -111,7 +111,7 @@ def check_reinit(model: MultimodalForClassification, initial: InitialWeights, tr
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved <= moving and len(moved) > 0.5 * len(moving)
     for name in moved:
-        assert torch.equal(after[name], moved_back(before[name], initial[name], ALPHA)), name
+        assert_moved_back(after[name], before[name], initial[name], ALPHA)
 
 
 def check_diagnosis(model: MultimodalForClassification, backbone: Backbone) -> None:

@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from tiny import FEW_SAMPLES
 
 from hf_relearn import diagnose
 from hf_relearn.records import (
@@ -182,6 +183,7 @@ def test_values_that_were_not_diagnosed_are_not_logged_but_told():
     assert "re-learnt" not in line
 
 
+@FEW_SAMPLES
 def test_a_diagnosis_is_told_with_its_error_and_what_came_of_it():
     found = diagnose(
         {"rgb": np.eye(3).repeat(8, axis=0)},

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from tiny import TensorRows, history, make_trainer, tiny_model, training_arguments, weights_of, without_times
 from transformers import TrainerCallback, default_data_collator
 
-from hf_relearn.training import MultimodalRelearnTrainer
+from hf_relearn.training import MultimodalRelearnTrainer, RelearnTrainingArguments, read_history
 
 
 class Perturbed(TrainerCallback):
@@ -126,12 +126,37 @@ def resumed_in_the_middle(folder: Path) -> tuple[dict, dict]:
     return {f"resumed.{key}": value for key, value in tensors.items()}, {"resumed": values, "files": files}
 
 
+def gate_that_never_fires(folder: Path) -> tuple[dict, dict]:
+    """The preset `balanced` with a gate that nothing passes, and the preset `heads`."""
+    tensors, values = {}, {}
+    for preset, settings in (("heads", {}), ("balanced", {"relearn_gate_threshold": 1.0})):
+        settings |= {"num_train_epochs": 2, "per_device_train_batch_size": 5, "learning_rate": 1e-2, "use_cpu": True}
+        settings |= {"eval_strategy": "epoch", "save_strategy": "no", "logging_steps": 1, "disable_tqdm": True}
+        args = RelearnTrainingArguments.from_preset(preset, str(folder / preset), **settings)
+        model = tiny_model(dropout=0.2, preset=preset)
+        data = {"train_dataset": TensorRows(), "eval_dataset": TensorRows(19, seed=1)}
+        trainer = MultimodalRelearnTrainer(model, args, augmented, **data)
+        trainer.train()
+        state = trainer.optimizer.state_dict()["state"]
+        tensors |= {f"gate.{preset}.weights.{name}": value for name, value in weights_of(trainer.model).items()}
+        tensors |= {
+            f"gate.{preset}.optimizer.{i}.{key}": value.clone()
+            for i, entry in state.items()
+            for key, value in entry.items()
+        }
+        log = [entry for entry in without_times(trainer.state.log_history[:-1]) if "relearn/audio/alpha" not in entry]
+        records = [(record["kind"], record["step"]) for record in read_history(folder / preset)]
+        values[preset] = {"log": log, "records": records}
+    return tensors, {"gate": values}
+
+
 def main() -> None:
     warnings.simplefilter("ignore")  # so few samples look purer by chance
     folder = Path(sys.argv[1])
     tensors, values = one_point_for_given_weights(folder / "point")
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    for part in (training_with_points, batches_of_sixteen, *[resumed_in_the_middle] * several):
+    parts = [training_with_points, batches_of_sixteen]
+    for part in parts + [resumed_in_the_middle, gate_that_never_fires] * several:
         more_tensors, more_values = part(folder / part.__name__)
         tensors, values = tensors | more_tensors, values | more_values
     index = int(torch.distributed.get_rank()) if torch.distributed.is_initialized() else 0

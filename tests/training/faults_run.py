@@ -56,9 +56,10 @@ def seen(folder: Path, patch=None, train_dataset=None, model=None, feature_funct
             trainer.train()
         except Exception as error:
             found["error"] = f"{type(error).__name__}: {error}"
-    points = history(folder)
-    found["strengths"] = [values["alpha"] for record in points for values in record["modalities"].values()]
-    return {**found, "step": trainer.state.global_step, "points": len(points)}
+    found["warned"] = [str(warning.message) for warning in caught if "NaN or infinite" in str(warning.message)]
+    records = history(folder)
+    moved = sum(entry["distance"] > 0 for record in records for entry in record["modalities"].values())
+    return {**found, "step": trainer.state.global_step, "points": len(records), "moved": moved}
 
 
 def full_disk(function: str, at: int):
@@ -104,7 +105,7 @@ def agreed(folder: Path) -> dict:
         "initial weights": seen(folder / "weights", full_disk("replace", 1)),
         "first record": seen(folder / "first", full_disk("replace", 2)),
         "note": seen(folder / "note", full_disk("replace", 3)),
-        "record": seen(folder / "record", full_disk("fsync", 3)),
+        "record": seen(folder / "record", full_disk("fsync", 4)),
     }
 
 

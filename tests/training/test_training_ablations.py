@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import accuracy_score
-from tiny import TensorRows, assert_same, history, make_trainer, tiny_model, weights_of, without_times
+from tiny import (
+    FEW_SAMPLES,
+    TensorRows,
+    around_points,
+    assert_same,
+    history,
+    make_trainer,
+    tiny_model,
+    weights_of,
+    without_times,
+)
 from torch.utils.data import Dataset
 from transformers import Trainer, default_data_collator
 from two_towers import Pairs, TwoTowers, arguments
@@ -14,8 +24,7 @@ from hf_relearn.method import diagnose, linear_probe_accuracy
 from hf_relearn.relearning.diagnoser import PartFeatures
 from hf_relearn.training.modality_accuracy import probe_accuracies
 
-# So few samples look purer or less pure by chance, and the diagnosis says so.
-pytestmark = pytest.mark.filterwarnings("ignore:chance alone explains")
+pytestmark = FEW_SAMPLES
 
 
 class GappyRows(TensorRows):
@@ -119,20 +128,21 @@ def test_samples_that_lack_a_modality_do_not_count_in_its_diagnosis(tmp_path):
     settings = {"diagnosis_fraction": 0.5, "diagnosis_sampling": "all", "num_train_epochs": 2}
     trainer = make_trainer(tmp_path, train_dataset=GappyRows(), **settings)
     parts = {}
-    take_point = trainer.relearn_callback._take_point
 
-    def noting(*args):
+    def look():
+        training = trainer.model.training
         for name, dataset in (("training", trainer.train_dataset), ("diagnosing", trainer.diagnosis_dataset)):
             batch = batch_of(dataset)
             labels = batch.pop("labels").numpy()
             with torch.no_grad():
                 features = trainer.model.eval()(**batch).features
-            trainer.model.train()
             parts[name] = features, labels, {m: batch[f"{m}_present"].numpy() for m in features}
-        take_point(*args)
+        trainer.model.train(training)
+        return dict(parts)
 
-    trainer.relearn_callback._take_point = noting
+    seen = around_points(trainer, look)
     trainer.train()
+    parts = seen[0][0]
     (record,) = history(tmp_path)
     for name, found in record["modalities"].items():
         (train, val) = (

@@ -63,7 +63,15 @@ def test_defaults_are_the_papers_where_they_cost_nothing():
         ({"relearn_strategy": "epochs"}, "--relearn_strategy is 'epochs': choose one of no, epoch, steps"),
         ({"relearn_optimizer_state": "drop"}, "--relearn_optimizer_state is 'drop': choose one of keep, reset"),
         ({"relearn_buffers": "reset"}, "--relearn_buffers is 'reset': choose one of keep, interpolate"),
-        ({"diagnosis_source": "test"}, "--diagnosis_source is 'test': choose one of holdout, eval"),
+        ({"diagnosis_estimator": "margin"}, "--diagnosis_estimator is 'margin': choose one of separability, purity"),
+        ({"relearn_strength": "some"}, r"--relearn_strength is 'some': choose gate or gap, or a number in \[0, 1\]"),
+        ({"relearn_strength": "1.5"}, "--relearn_strength is '1.5': choose gate or gap"),
+        ({"diagnosis_estimator": "purity"}, "--relearn_strength gate needs --diagnosis_estimator separability"),
+        ({"relearn_points": [0.25, 1.0]}, "--relearn_points holds 1.0, but each is a share of the run between 0 and"),
+        ({"relearn_points": [0.5], "relearn_interval": 2}, "--relearn_points and --relearn_interval both say when"),
+        ({"relearn_gate_threshold": 1.5}, r"--relearn_gate_threshold is 1.5, but it is a number in \[0, 1\]"),
+        ({"relearn_gate_alpha": -0.1}, "--relearn_gate_alpha is -0.1"),
+        ({"relearn_gate_errors": float("inf")}, "--relearn_gate_errors is inf, but it is a finite number"),
         ({"diagnosis_sampling": "half"}, "--diagnosis_sampling is 'half': choose one of all, matched"),
         ({"relearn_interval": 0}, "--relearn_interval is 0, but it is at least 1"),
         ({"relearn_max_times": -1}, "--relearn_max_times is -1, but it is at least 0"),
@@ -98,6 +106,6 @@ def test_strengths_are_given_per_re_learnt_modality():
     assert constant_alphas(None, ["a", "b"]) is None
     assert constant_alphas("0.3", ["a", "b"]) == {"a": 0.3, "b": 0.3}
     assert constant_alphas({"b": 1, "a": 0}, ["a", "b"]) == {"a": 0.0, "b": 1.0}
-    for wrong in ("a=0.3", "a=0.3,b=0.3,c=0.3"):
-        with pytest.raises(ValueError, match="name each of them once"):
-            constant_alphas(wrong, ["a", "b"])
+    assert constant_alphas("a=0.3", ["a", "b"]) == {"a": 0.3, "b": 0.0}  # one that is not named stays
+    with pytest.raises(ValueError, match="gives a strength for c, but the re-learnt modalities are a, b"):
+        constant_alphas("a=0.3,b=0.3,c=0.3", ["a", "b"])

@@ -4,7 +4,7 @@ import os
 import shutil
 
 import pytest
-from tiny import make_trainer, tiny_model, training_arguments
+from tiny import FEW_SAMPLES, make_trainer, tiny_model, training_arguments
 from transformers import Trainer, TrainerCallback
 
 from hf_relearn import RelearnCallback
@@ -12,7 +12,7 @@ from hf_relearn.experiments.running import _checkpoint
 from hf_relearn.training import last_checkpoint
 from hf_relearn.training.trainer import multimodal_features
 
-pytestmark = pytest.mark.filterwarnings("ignore:chance alone explains")
+pytestmark = FEW_SAMPLES
 
 RUN = {"save_strategy": "steps", "save_steps": 2}
 LAST = "trainer_state.json"

@@ -2,13 +2,23 @@
 
 import pytest
 import torch
-from tiny import TensorRows, assert_same, history, make_trainer, tiny_model, weights_of, without_times
+from tiny import (
+    CONSTANT_STRENGTH,
+    FEW_SAMPLES,
+    TensorRows,
+    around_points,
+    assert_same,
+    history,
+    make_trainer,
+    tiny_model,
+    weights_of,
+    without_times,
+)
 from transformers import default_data_collator
 
 from hf_relearn import MultimodalForClassification
 
-# So few samples look purer or less pure by chance, and the diagnosis says so.
-pytestmark = pytest.mark.filterwarnings("ignore:chance alone explains")
+pytestmark = [FEW_SAMPLES, CONSTANT_STRENGTH]
 
 EAGER = {"torch_compile": True, "torch_compile_backend": "eager"}
 EPOCHS = {"num_train_epochs": 2, "diagnosis_fraction": 0.25, "relearn_alpha": "0.5"}
@@ -46,18 +56,14 @@ def test_a_compiled_run_is_the_uncompiled_one(tmp_path, backend):
     plain = trainer_of(tmp_path / "plain")
     plain.train()
     trainer = trainer_of(tmp_path / "compiled", torch_compile=True, torch_compile_backend=backend)
-    take_point, seen = trainer.relearn_callback._take_point, []
 
-    def noting(*args):
-        compiled = trainer.model_wrapped
-        assert compiled._orig_mod is trainer.model
-        for step in (lambda: None, lambda: take_point(*args)):
-            step()
-            seen.append((logits_of(compiled, trainer.eval_dataset), logits_of(trainer.model, trainer.eval_dataset)))
+    def look():
+        assert trainer.model_wrapped is not trainer.model
+        return tuple(logits_of(model, trainer.eval_dataset) for model in (trainer.model_wrapped, trainer.model))
 
-    trainer.relearn_callback._take_point = noting
+    seen = around_points(trainer, look)
     trainer.train()
-    before, after = seen  # the compiled model computes with the moved weights
+    ((before, after, _),) = seen  # the compiled model computes with the moved weights
     torch.testing.assert_close(*before)
     torch.testing.assert_close(*after)
     assert (before[0] - after[0]).abs().max() > 1e-4

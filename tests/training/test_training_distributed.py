@@ -120,6 +120,19 @@ def test_a_run_of_two_processes_resumes_to_the_bit(results):
                 assert torch.equal(value, expected[key.removeprefix(f"resumed.{name}.")]), key
 
 
+def test_a_gate_that_never_fires_leaves_the_run_of_two_processes_with_heads_alone(results):
+    for tensors, values in results[1:]:
+        runs = values["gate"]
+        assert runs["heads"]["records"] == []
+        assert runs["balanced"]["records"] == [["start", 0], ["point", 2], ["point", 4]]
+        assert len([entry for entry in runs["heads"]["log"] if "loss" in entry]) == 8
+        assert runs["balanced"]["log"] == runs["heads"]["log"]
+        expected = only(tensors, "gate.heads.")
+        assert len(expected) > 150
+        for name, value in expected.items():
+            assert torch.equal(tensors[name.replace("heads", "balanced", 1)], value), name
+
+
 def test_a_checkpoint_counts_as_whole_when_every_process_has_written_its_share(results):
     files = results[1][1]["files"]
     assert len(files) == 9

@@ -2,14 +2,14 @@
 
 import pytest
 import torch
-from tiny import TensorRows, history, make_trainer, tiny_model, vit_config, weights_of
+from tiny import CONSTANT_STRENGTH, FEW_SAMPLES, TensorRows, history, make_trainer, tiny_model, vit_config, weights_of
 from torch.utils.data import IterableDataset, Subset
 
 from hf_relearn import MultimodalForClassification
 from hf_relearn.method import DiagnosisWarning
+from hf_relearn.training import read_history
 
-# So few samples look purer or less pure by chance, and the diagnosis says so.
-pytestmark = pytest.mark.filterwarnings("ignore:chance alone explains")
+pytestmark = [FEW_SAMPLES, CONSTANT_STRENGTH]
 
 
 class ChangedRows(TensorRows):
@@ -45,7 +45,7 @@ def test_fewer_diagnosing_samples_than_classes_warn(tmp_path):
 
 
 @pytest.mark.parametrize("settings", [{}, {"unimodal_loss_weight": 1.0}])
-def test_nan_features_warn_once_and_training_goes_on(tmp_path, settings, recwarn):
+def test_nan_features_of_a_modality_are_told_and_training_goes_on(tmp_path, settings, recwarn):
     def broken(row):
         return {**row, "audio_input_values": row["audio_input_values"] * float("nan")}
 
@@ -58,14 +58,18 @@ def test_nan_features_warn_once_and_training_goes_on(tmp_path, settings, recwarn
         diagnosis_interval=1,
     )
     trainer.train()
-    messages = [str(warning.message) for warning in recwarn if "no diagnosis is possible" in str(warning.message)]
-    assert len(messages) == 1
-    assert "training goes on without it: modality 'audio', training part: features of" in messages[0]
+    messages = [str(warning.message) for warning in recwarn if "are NaN or infinite" in str(warning.message)]
+    assert messages and "modality 'audio', training part: features of 9 of 9 samples (100.0%)" in messages[0]
+    assert "the modality is left out of this diagnosis" in messages[0]
     assert trainer.state.global_step == trainer.state.max_steps
-    assert history(tmp_path) == []
+    start, *later = read_history(tmp_path)
+    assert start["modalities"]["vision"]["gap"] is not None  # the first step makes all weights NaN
+    assert [record["kind"] for record in later] == ["point", "point", "end"]
+    for entry in [start["modalities"]["audio"], *(entry for each in later for entry in each["modalities"].values())]:
+        assert entry["skipped"] == "features that are not finite" and entry["alpha"] == 0
 
 
-@pytest.mark.filterwarnings("ignore:no diagnosis is possible")
+@pytest.mark.filterwarnings("ignore:.*are NaN or infinite")
 def test_nan_features_do_not_hinder_a_constant_strength(tmp_path):
     rows = ChangedRows(lambda row: {**row, "audio_input_values": row["audio_input_values"] * float("nan")})
     make_trainer(tmp_path, train_dataset=rows, relearn_alpha="0.5", relearn_modalities=["vision"]).train()
@@ -82,9 +86,7 @@ def test_an_unknown_modality_is_refused(tmp_path):
 
 
 def test_strengths_for_other_modalities_are_refused(tmp_path):
-    with pytest.raises(
-        ValueError, match="gives strengths for audio, video, but the re-learnt modalities are audio, vi"
-    ):
+    with pytest.raises(ValueError, match="gives a strength for video, but the re-learnt modalities are audio, vision"):
         make_trainer(tmp_path, relearn_alpha="audio=0.5,video=1").train()
 
 
@@ -95,7 +97,7 @@ def test_one_single_modality_works(tmp_path):
     rows = ChangedRows(lambda row: {name: value for name, value in row.items() if name != "audio_input_values"})
     trainer = make_trainer(tmp_path, model, rows, {"eval_dataset": rows}, eval_strategy="epoch", diagnosis_interval=1)
     trainer.train()
-    assert [list(record["modalities"]) for record in history(tmp_path)] == [["vision"]] * 2
+    assert [list(record["modalities"]) for record in history(tmp_path)] == [["vision"]] * 3
     assert any("eval_unimodal_vision_accuracy" in entry for entry in trainer.state.log_history)
 
 
@@ -112,7 +114,7 @@ def test_a_parameter_in_two_encoders_is_refused_but_trains_jointly(tmp_path):
 def test_no_diagnosing_part_is_refused(tmp_path):
     trainer = make_trainer(tmp_path, diagnosis_fraction=0)
     with pytest.raises(
-        ValueError, match="no diagnosing part: give a diagnosis data set, hold one out.*--relearn_alpha"
+        ValueError, match="no held-out samples to diagnose on: give an evaluation set.*--relearn_strength"
     ):
         trainer.train()
     with pytest.raises(ValueError, match="no diagnosing part whose features could be shown"):
@@ -120,10 +122,17 @@ def test_no_diagnosing_part_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("given", "found"), [(None, "none"), ({"a": TensorRows(), "b": TensorRows()}, r"several \(a, b")]
+    ("given", "message"),
+    [
+        (None, "--diagnosis_source eval needs an evaluation set, and there is none: give one"),
+        (
+            {"a": TensorRows(), "b": TensorRows()},
+            r"several evaluation sets \(a, b\): name the one to diagnose",
+        ),
+    ],
 )
-def test_the_evaluation_set_as_source_has_to_be_one(tmp_path, given, found):
-    with pytest.raises(ValueError, match=f"--diagnosis_source eval needs one evaluation set, and there is {found}"):
+def test_the_evaluation_set_as_source_has_to_be_one(tmp_path, given, message):
+    with pytest.raises(ValueError, match=message):
         make_trainer(tmp_path, trainer_kwargs={"eval_dataset": given}, diagnosis_source="eval")
 
 

@@ -51,10 +51,13 @@ def test_a_failure_of_one_process_ends_both_with_its_message(found, fault, faili
             assert f"process {failing} of 2 failed" in seen["error"] or "the first process failed" in seen["error"]
 
 
-def test_features_that_are_not_finite_on_one_process_leave_both_without_a_strength(found):
+def test_features_that_are_not_finite_on_one_process_are_left_out_on_both(found):
     for faults in found:
-        assert "error" not in faults["nan"] and faults["nan"]["step"] == 6
-        assert faults["nan"]["strengths"] == [0.0, 0.0] and faults["nan"]["strengths"] == found[0]["nan"]["strengths"]
+        assert "error" not in faults["nan"] and (faults["nan"]["step"], faults["nan"]["points"]) == (6, 1)
+        assert faults["nan"]["moved"] == 0
+    first, second = (faults["nan"]["warned"] for faults in found)
+    assert "modality 'audio', training part: features of 16 of 36 samples" in first[0] and len(first) == 4
+    assert second == []  # the first process judges
 
 
 def test_a_row_that_one_process_cannot_train_on_ends_both(tmp_path):

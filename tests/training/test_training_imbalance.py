@@ -8,14 +8,13 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, log_loss
 from test_training_ablations import GappyRows, batch_of
-from tiny import NUM_CLASSES, TensorRows, make_trainer, tiny_model
+from tiny import CONSTANT_STRENGTH, FEW_SAMPLES, NUM_CLASSES, TensorRows, make_trainer, tiny_model
 from torch.utils.data import Dataset
 
 from hf_relearn import FeaturesConfig, MultimodalForClassification
 from hf_relearn.training.imbalance import calibration_error, shapley_values
 
-# So few samples look purer or less pure by chance, and the diagnosis says so.
-pytestmark = pytest.mark.filterwarnings("ignore:chance alone explains")
+pytestmark = [FEW_SAMPLES, CONSTANT_STRENGTH]
 
 
 class Views(Dataset):

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
-from tiny import history, make_trainer
+from tiny import make_trainer
 from transformers import EvalPrediction
 
 from hf_relearn import purity_score
-from hf_relearn.training import classification_metrics, load_metric
+from hf_relearn.training import classification_metrics, load_metric, read_history
 
 # So few samples look purer or less pure by chance, and the diagnosis says so.
 pytestmark = pytest.mark.filterwarnings("ignore:chance alone explains")
@@ -68,8 +68,8 @@ def test_every_diagnosis_stands_in_the_log(tmp_path):
     trainer = make_trainer(tmp_path, diagnosis_interval=1)
     trainer.train()
     entries = [entry for entry in trainer.state.log_history if any(key.startswith("relearn/") for key in entry)]
-    records = history(tmp_path)
-    assert len(entries) == len(records) == 3
+    records = read_history(tmp_path)
+    assert [record["kind"] for record in records] == ["start", "point", "point", "end"]
     for entry, record in zip(entries, records, strict=True):
         assert set(entry) == KEYS | {"epoch", "step"}
         assert (entry["epoch"], entry["step"]) == (record["epoch"], record["step"])
@@ -88,5 +88,5 @@ def test_trackers_receive_every_diagnosis(tmp_path, monkeypatch):
     shown = {key.removeprefix("train/") for key in events.Tags()["scalars"]}
     assert KEYS <= shown
     values = [event.value for event in events.Scalars("train/relearn/audio/alpha")]
-    expected = [record["modalities"]["audio"]["alpha"] for record in history(tmp_path)]
+    expected = [record["modalities"]["audio"]["alpha"] for record in read_history(tmp_path)]
     assert values == pytest.approx(expected)

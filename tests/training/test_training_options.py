@@ -4,15 +4,14 @@ import json
 
 import pytest
 import torch
-from tiny import TensorRows, assert_same, history, make_trainer, tiny_model, weights_of
+from tiny import CONSTANT_STRENGTH, FEW_SAMPLES, TensorRows, assert_same, history, make_trainer, tiny_model, weights_of
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
 
 from hf_relearn import InitialWeights, RelearnCallback
 from hf_relearn.training import RelearnSettings
 from hf_relearn.training.trainer import multimodal_features
 
-# So few samples look purer or less pure by chance, and the diagnosis says so.
-pytestmark = pytest.mark.filterwarnings("ignore:chance alone explains")
+pytestmark = [FEW_SAMPLES, CONSTANT_STRENGTH]
 
 
 # --- relearn_optimizer_state=reset ---
@@ -108,13 +107,7 @@ def test_a_run_stopped_early_records_its_end_as_trained_and_loads_its_best_model
     if late:
         trainer.add_callback(stopping)
     diagnosed = {}
-    original = trainer.relearn_callback._diagnose_only
-
-    def watched(state, model, kind):
-        diagnosed[kind] = weights_of(model)
-        original(state, model, kind)
-
-    trainer.relearn_callback._diagnose_only = watched
+    trainer.relearn_callback.on_point = lambda point: diagnosed.update({point.kind: weights_of(trainer.model)})
     trainer.train()
     assert trainer.state.global_step == 8 < trainer.state.max_steps
     assert [(record["step"], record["kind"]) for record in history(tmp_path)] == [(4, "point"), (8, "end")]
@@ -122,7 +115,7 @@ def test_a_run_stopped_early_records_its_end_as_trained_and_loads_its_best_model
     assert_same(diagnosed["end"], weights_of(last))
     assert_same(weights_of(trainer.model), weights_of(best))
     logged = [entry for entry in trainer.state.log_history if "relearn/audio/gap" in entry]
-    assert [entry["step"] for entry in logged] == [4, 8]
+    assert [entry["step"] for entry in logged] == [0, 4, 8]
 
 
 def test_the_end_is_recorded_once(tmp_path):
@@ -216,7 +209,7 @@ def test_a_diagnosis_that_does_not_fit_is_no_reason_for_smaller_batches(tmp_path
         raise RuntimeError("CUDA out of memory.")
 
     trainer.relearn_callback.feature_function = features
-    trainer.add_callback(Count())
+    trainer.callback_handler.callbacks.insert(0, Count())  # the first diagnosis comes at the start
     with pytest.raises(RuntimeError, match="diagnosis ran out of memory.*lower --per_device_eval_batch_size"):
         trainer.train()
     assert started == [10]
@@ -233,7 +226,7 @@ def stock_trainer(folder):
         encoders=lambda model: model.encoders,
         feature_function=multimodal_features,
         diagnosis_dataset=TensorRows(9, seed=3),
-        settings=RelearnSettings(relearn_interval=1),
+        settings=RelearnSettings(relearn_interval=1, relearn_strength="gap"),
     )
     return Trainer(model, arguments, train_dataset=TensorRows(), callbacks=[relearn])
 

@@ -4,14 +4,22 @@ import logging
 
 import pytest
 import torch
-from tiny import TensorRows, assert_same, make_trainer, tiny_model, training_arguments, weights_of
+from tiny import (
+    CONSTANT_STRENGTH,
+    FEW_SAMPLES,
+    TensorRows,
+    assert_same,
+    make_trainer,
+    tiny_model,
+    training_arguments,
+    weights_of,
+)
 from two_towers import TwoTowers
 
 from hf_relearn.training import MultimodalRelearnTrainer, RelearnTrainingArguments
 from hf_relearn.training.parameter_groups import parse_learning_rates, selected_parameters
 
-# So few samples look purer or less pure by chance, and the diagnosis says so.
-pytestmark = pytest.mark.filterwarnings("ignore:chance alone explains")
+pytestmark = [FEW_SAMPLES, CONSTANT_STRENGTH]
 
 
 def rates_by_name(trainer):

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:chance alone explains")
 
 
 def parts_of(trainer):
-    return trainer._training_part, trainer.diagnosis_dataset
+    return trainer.train_dataset, trainer.diagnosis_dataset
 
 
 def test_the_holdout_is_stratified_seeded_and_disjoint(tmp_path):
@@ -126,7 +126,7 @@ def test_augmentation_is_for_training_batches_only(tmp_path):
     trainer = MultimodalRelearnTrainer(tiny_model(), training_arguments(tmp_path), Collator(), **data)
     trainer.train()
     assert sum(size for augmented, size in calls if augmented) == 3 * 27
-    assert sum(size for augmented, size in calls if not augmented) == 2 * (9 + 9)  # two points, both parts
+    assert sum(size for augmented, size in calls if not augmented) == 3 * (9 + 9)  # start and two points, both parts
     calls.clear()
     trainer.evaluate()
     trainer.predict(TensorRows(12, seed=1))

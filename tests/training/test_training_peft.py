@@ -2,7 +2,18 @@
 
 import pytest
 import torch
-from tiny import TensorRows, assert_same, history, make_trainer, tiny_model, weights_of
+from tiny import (
+    CONSTANT_STRENGTH,
+    FEW_SAMPLES,
+    TensorRows,
+    around_points,
+    assert_moved_back,
+    assert_same,
+    history,
+    make_trainer,
+    tiny_model,
+    weights_of,
+)
 
 from hf_relearn import MultimodalForClassification
 from hf_relearn.method import InitialWeights
@@ -10,8 +21,8 @@ from hf_relearn.method import InitialWeights
 peft = pytest.importorskip("peft", reason="the extra 'peft' is not installed")
 
 pytestmark = [
-    # So few samples look purer or less pure by chance, and the diagnosis says so.
-    pytest.mark.filterwarnings("ignore:chance alone explains"),
+    FEW_SAMPLES,
+    CONSTANT_STRENGTH,
     # PEFT asks models for a property that transformers calls deprecated.
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),
 ]
@@ -40,28 +51,21 @@ def run(folder, kind, resume=None, seed=0, trainer_kwargs=None, **settings):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_adapters_move_towards_their_initial_values_and_nothing_else_does(tmp_path, kind):
-    trainer = make_trainer(tmp_path, adapted(kind), relearn_alpha="0.25", num_train_epochs=2)
-    start, around = weights_of(trainer.model), {}
-    take_point = trainer.relearn_callback._take_point
-
-    def noting(*args):
-        around["before"] = weights_of(trainer.model)
-        take_point(*args)
-        around["after"] = weights_of(trainer.model)
-
-    trainer.relearn_callback._take_point = noting
+    trainer = make_trainer(tmp_path, adapted(kind), relearn_alpha="0.25", num_train_epochs=2, diagnosis_interval=2)
+    start, seen = weights_of(trainer.model), around_points(trainer, lambda: weights_of(trainer.model))
     trainer.train()
-    before, after, end = around["before"], around["after"], weights_of(trainer.model)
+    ((before, after, _),) = seen
+    end = weights_of(trainer.model)
     moved = {name for name in start if not torch.equal(before[name], after[name])}
     adapters = {name for name in start if ".lora_" in name}
     assert moved == adapters and any(".lora_A" in name for name in adapters)
     for name in adapters:
-        assert torch.equal(after[name], before[name] * 0.75 + start[name] * 0.25), name
+        assert_moved_back(after[name], before[name], start[name], 0.25)
     trained = {name for name in start if not torch.equal(start[name], end[name])}
     assert trained == {name for name, parameter in trainer.model.named_parameters() if parameter.requires_grad}
     (path,) = InitialWeights.find(tmp_path)
     assert adapters <= set(InitialWeights.load(path))
-    assert [record["kind"] for record in history(tmp_path)] == ["point"]
+    assert [record["kind"] for record in history(tmp_path)] == ["point", "end"]
     assert set(trainer.evaluate()) >= {"eval_only_audio_accuracy", "eval_unimodal_audio_accuracy"}
 
 

@@ -2,7 +2,16 @@
 
 import pytest
 import torch
-from tiny import TensorRows, assert_same, history, make_trainer, moved_back, weights_of
+from tiny import (
+    CONSTANT_STRENGTH,
+    FEW_SAMPLES,
+    TensorRows,
+    assert_moved_back,
+    assert_same,
+    history,
+    make_trainer,
+    weights_of,
+)
 from torch import nn
 from transformers import TrainerCallback
 
@@ -10,8 +19,7 @@ from hf_relearn import MultimodalForClassification
 from hf_relearn.method.relearn import reset_optimizer_state
 from hf_relearn.training import RelearnCallback
 
-# So few samples look purer or less pure by chance, and the diagnosis says so.
-pytestmark = pytest.mark.filterwarnings("ignore:chance alone explains")
+pytestmark = [FEW_SAMPLES, CONSTANT_STRENGTH]
 
 
 class Snapshots(TrainerCallback):
@@ -96,7 +104,7 @@ def test_a_point_moves_trained_encoder_parameters_by_the_formula_and_nothing_els
     for name, value in before.items():
         if name in trained:
             alpha = alphas[trained[name]]
-            assert torch.equal(after[name], moved_back(value, initial[name], alpha)), name
+            assert_moved_back(after[name], value, initial[name], alpha)
             assert not torch.equal(value, initial[name]), name
         else:
             assert torch.equal(after[name], value), name
@@ -127,7 +135,7 @@ def test_buffers_move_only_where_they_are_asked_to(tmp_path):
     counts = [name for name in before if name.endswith("num_batches_tracked")]
     assert statistics and counts
     for name in statistics:
-        assert torch.equal(after[name], (1 - alpha) * before[name] + alpha * initial[name])
+        assert_moved_back(after[name], before[name], initial[name], alpha)
     assert all(torch.equal(after[name], before[name]) for name in counts)
 
 
@@ -168,7 +176,7 @@ def test_a_constant_strength_needs_no_diagnosing_part(tmp_path, given, expected)
         assert entry["train_purity"] is None and entry["diagnosed_alpha"] is None
     name = "multimodal.encoders.vision.backbone.layernorm.weight"
     alpha = expected["vision"]
-    assert torch.equal(after[name], (1 - alpha) * before[name] + alpha * initial[name])
+    assert_moved_back(after[name], before[name], initial[name], alpha)
 
 
 def test_the_diagnosis_is_recorded_beside_a_constant_strength(tmp_path):
@@ -203,6 +211,10 @@ def steps_of_points(folder):
         ({"num_train_epochs": 6, "relearn_interval": None, "relearn_points": [0.5, 0.75]}, [12, 16]),
         ({"relearn_strategy": "steps", "relearn_interval": None, "relearn_points": [0.1, 0.5]}, [1, 6]),
         ({"relearn_interval": None, "max_steps": 6}, [2, 3]),
+        ({"relearn_interval": None, "max_steps": 20}, [4, 8]),  # five epochs, whose starts are 4 and 8
+        ({"relearn_interval": None, "num_train_epochs": 4, "gradient_accumulation_steps": 2}, [2, 4]),
+        ({"relearn_strategy": "steps", "relearn_interval": None, "gradient_accumulation_steps": 2}, [2, 3]),
+        ({"relearn_strategy": "no", "relearn_interval": None}, []),
         ({"num_train_epochs": 3, "relearn_interval": 1, "max_steps": 7}, [4]),
         ({"relearn_strategy": "steps", "relearn_interval": 3}, [3, 6, 9]),
         ({"relearn_strategy": "steps", "relearn_interval": 5, "relearn_max_times": 1}, [5]),

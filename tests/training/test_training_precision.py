@@ -6,40 +6,24 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from tiny import TensorRows, history, make_trainer, tiny_model, weights_of
+from tiny import FEW_SAMPLES, TensorRows, around_points, assert_same, history, make_trainer, tiny_model, weights_of
 from torch.utils.data import Dataset
 
 from hf_relearn.method import InitialWeights
-from hf_relearn.relearning import callback, diagnoser
+from hf_relearn.training import read_history
 
-# So few samples look purer or less pure by chance, and the diagnosis says so.
-pytestmark = pytest.mark.filterwarnings("ignore:chance alone explains")
+pytestmark = FEW_SAMPLES
 
 
 class Points:
-    """Encoder weights before and after each point, and the features that each was diagnosed from."""
+    """Encoder weights before and after each point of a run, and the training part's features of each diagnosis."""
 
-    def __init__(self, monkeypatch):
-        self.moves, self.features = [], []
-        move, diagnose = callback.relearn_encoders, diagnoser.diagnose
-
-        def watched_move(encoders, *args):
-            before = {name: weights_of(encoder) for name, encoder in encoders.items()}
-            moved = move(encoders, *args)
-            self.moves.append((before, {name: weights_of(encoder) for name, encoder in encoders.items()}))
-            return moved
-
-        def watched_diagnose(train_features, train_labels, val_features, *args, **kwargs):
-            self.features.append((train_features, val_features))
-            return diagnose(train_features, train_labels, val_features, *args, **kwargs)
-
-        monkeypatch.setattr(callback, "relearn_encoders", watched_move)
-        monkeypatch.setattr(diagnoser, "diagnose", watched_diagnose)
-
-
-@pytest.fixture
-def points(monkeypatch):
-    return Points(monkeypatch)
+    def __init__(self, trainer):
+        self.features = []
+        self.moves = around_points(
+            trainer, lambda: {name: weights_of(encoder) for name, encoder in trainer.model.encoders.items()}
+        )
+        trainer.relearn_callback.on_features = lambda part: self.features.append(part.features)
 
 
 PRECISIONS = ["float32", "bfloat16 autocast", "bfloat16 weights"]
@@ -53,37 +37,42 @@ def trainer_in(precision, folder, **kwargs):
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_a_point_is_computed_in_float32_and_rounded_once(precision, tmp_path, points):
-    trainer_in(precision, tmp_path).train()
+def test_a_point_is_computed_in_float32_and_rounded_once(precision, tmp_path):
+    trainer = trainer_in(precision, tmp_path)
+    points = Points(trainer)
+    trainer.train()
     dtype = torch.bfloat16 if precision == "bfloat16 weights" else torch.float32
     initial = InitialWeights.load(InitialWeights.find(tmp_path)[0])
     records = history(tmp_path)
     moved = 0
     assert len(points.moves) == len(records) == 2
-    for record, (before, after) in zip(records, points.moves, strict=True):
+    for record, (before, after, _) in zip(records, points.moves, strict=True):
         for modality, found in record["modalities"].items():
             alpha = found["alpha"]
             own = initial.subset(f"multimodal.encoders.{modality}")
             for name, value in after[modality].items():
                 assert value.dtype == own[name].dtype == dtype
-                exact = (1 - alpha) * before[modality][name].float() + alpha * own[name].float()
+                exact = torch.lerp(before[modality][name].float(), own[name].float(), alpha)
                 assert torch.equal(value, exact.to(dtype) if alpha else before[modality][name]), name
                 moved += not torch.equal(value, before[modality][name])
     assert moved > 50
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_strengths_come_from_float32_features(precision, tmp_path, points):
-    trainer_in(precision, tmp_path, learning_rate=0.0, num_train_epochs=2).train()
-    for features in points.features[0]:
+def test_strengths_come_from_float32_features(precision, tmp_path):
+    trainer = trainer_in(precision, tmp_path, learning_rate=0.0, num_train_epochs=2)
+    points = Points(trainer)
+    trainer.train()
+    assert len(points.features) == 2  # at the start and at the point
+    for features in points.features:
         assert all(values.dtype == np.float32 and np.isfinite(values).all() for values in features.values())
     expected = make_trainer(tmp_path / "other", tiny_model()).part_features()["training"].features["audio"]
-    found = points.features[0][0]["audio"]
+    found = points.features[0]["audio"]
     assert np.array_equal(found, expected) == (precision == "float32")  # the model did compute in that precision
     assert np.allclose(found, expected, atol=0.05)
 
 
-def test_float16_features_as_large_as_they_get_give_no_nan(tmp_path, points):
+def test_float16_features_as_large_as_they_get_give_no_nan(tmp_path):
     def large(model, batch):
         with torch.autocast("cpu", torch.float16):
             features = model(**{name: value for name, value in batch.items() if name != "labels"}).features
@@ -91,8 +80,10 @@ def test_float16_features_as_large_as_they_get_give_no_nan(tmp_path, points):
 
     trainer = make_trainer(tmp_path)
     trainer.relearn_callback.feature_function = large
+    points = Points(trainer)
     trainer.train()
-    for features in points.features[0]:
+    assert len(points.features) == 3
+    for features in points.features:
         assert all(values.dtype == np.float32 for values in features.values())
         # Their range, by which they are scaled, is infinite in float16.
         assert all(values.max() - values.min() > torch.finfo(torch.float16).max for values in features.values())
@@ -100,37 +91,25 @@ def test_float16_features_as_large_as_they_get_give_no_nan(tmp_path, points):
     assert len(records) == 2
     for record in records:
         for found in record["modalities"].values():
-            assert all(math.isfinite(value) for value in found.values()), found
+            assert all(
+                math.isfinite(found[name]) for name in ("train_purity", "val_purity", "gap", "alpha", "distance")
+            )
 
 
-def test_a_gradient_scaler_is_untouched(tmp_path, monkeypatch):
-    def run(folder, scaler):
-        trainer = make_trainer(folder, max_grad_norm=0.0, optim="sgd", learning_rate=0.05)
-        trainer.accelerator.scaler = scaler  # on a CPU accelerate makes none
-        trainer.train()
-        return weights_of(trainer.model)
-
+def test_a_gradient_scaler_is_untouched(tmp_path):
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10, growth_interval=3)
-    states, move = [], callback.relearn_encoders
-    verdict = callback.RelearnCallback._verdict
-
-    def before(self, model):
-        states.append(scaler.state_dict())
-        return verdict(self, model)
-
-    def after(*args):
-        moved = move(*args)
-        states.append(scaler.state_dict())
-        return moved
-
-    with monkeypatch.context() as patch:
-        patch.setattr(callback.RelearnCallback, "_verdict", before)
-        patch.setattr(callback, "relearn_encoders", after)
-        scaled = run(tmp_path / "scaled", scaler)
-    assert len(states) == 4 and states[0] == states[1] and states[2] == states[3]
-    assert scaler.get_scale() > states[0]["scale"] >= 2**10  # it was in use
-    for name, value in run(tmp_path / "plain", None).items():
-        assert torch.allclose(value, scaled[name], rtol=1e-4, atol=1e-6), name
+    settings = {"optim": "sgd", "learning_rate": 0.05}
+    scaled, plain = (make_trainer(tmp_path / name, **settings) for name in ("scaled", "plain"))
+    scaled.accelerator.scaler = scaler  # on a CPU accelerate makes none
+    seen = around_points(scaled, scaler.state_dict)
+    scaled.train()
+    assert len(seen) == 2 and all(before == after for before, after, _ in seen)
+    assert any(point.distances for _, _, point in seen)
+    assert scaler.get_scale() > seen[0][0]["scale"] >= 2**10  # it was in use
+    plain.train()
+    other = weights_of(scaled.model)
+    for name, value in weights_of(plain.model).items():
+        assert torch.allclose(value, other[name], rtol=1e-4, atol=1e-6), name
 
 
 class PartlyBroken(Dataset):
@@ -149,15 +128,23 @@ class PartlyBroken(Dataset):
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_features_that_are_not_finite_stop_the_points_and_warn_once(precision, tmp_path, points):
+def test_a_modality_with_features_that_are_not_finite_sits_out_and_the_others_are_re_learnt(precision, tmp_path):
     others = {"diagnosis_dataset": PartlyBroken(math.nan)}
     trainer = trainer_in(precision, tmp_path, trainer_kwargs=others)
+    points = Points(trainer)
     with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")  # by default the same warning shows once anyway
+        warnings.simplefilter("always")
         trainer.train()
-    found = [str(warning.message) for warning in caught if "no diagnosis is possible" in str(warning.message)]
-    assert len(found) == 1
-    assert "training goes on without it: modality 'vision', diagnosing part: features of 3 of 12 samples" in found[0]
-    assert "(25.0%) are NaN or infinite" in found[0]
-    assert points.moves == [] and len(points.features) == 2  # at both points
-    assert trainer.state.global_step == trainer.state.max_steps and history(tmp_path) == []
+    found = [str(warning.message) for warning in caught if "are NaN or infinite" in str(warning.message)]
+    assert len(found) == 3  # at the start and at both points
+    assert "modality 'vision', diagnosing part: features of 3 of 12 samples (25.0%) are NaN" in found[0]
+    assert trainer.state.global_step == trainer.state.max_steps
+    start, *later = read_history(tmp_path)
+    assert [record["kind"] for record in later] == ["point", "point"]
+    for record in (start, *later):
+        values = record["modalities"]["vision"]
+        assert values["skipped"] == "features that are not finite" and values["alpha"] == values["distance"] == 0
+        assert "skipped" not in record["modalities"]["audio"] and record["modalities"]["audio"]["gap"] is not None
+    assert any(record["modalities"]["audio"]["distance"] > 0 for record in later)
+    for before, after, _ in points.moves:
+        assert_same(before["vision"], after["vision"])

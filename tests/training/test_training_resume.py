@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from tiny import TensorRows, assert_same, history, make_trainer, tiny_model, weights_of
+from tiny import CONSTANT_STRENGTH, FEW_SAMPLES, TensorRows, assert_same, history, make_trainer, tiny_model, weights_of
 from tiny import without_times as timeless
 from transformers import Trainer, TrainerCallback
 
@@ -13,8 +13,7 @@ from hf_relearn import InitialWeights
 from hf_relearn.method import InitialWeightsError
 from hf_relearn.training import HISTORY_FILE
 
-# So few samples look purer or less pure by chance, and the diagnosis says so.
-pytestmark = pytest.mark.filterwarnings("ignore:chance alone explains")
+pytestmark = [FEW_SAMPLES, CONSTANT_STRENGTH]
 
 # Evaluation comes before the save of the same step, so no checkpoint lacks what the uninterrupted run went through.
 EVALUATION = {"eval_strategy": "steps", "eval_steps": 2}
@@ -51,6 +50,7 @@ def copy_of_run(folder, target, step):
         ({"unimodal_loss_weight": 1.0}, {"gradient_accumulation_steps": 2, "diagnosis_interval": 1}),
         ({}, {"relearn_strategy": "steps", "relearn_interval": 4, "relearn_optimizer_state": "reset"}),
         ({}, {"relearn_max_times": 2, "lr_scheduler_type": "cosine", "warmup_steps": 3}),
+        ({}, {"relearn_interval": None, "relearn_points": [0.2, 0.5], "relearn_strategy": "steps"}),
         ({}, {"save_strategy": "epoch", "eval_strategy": "epoch", "diagnosis_interval": 1, "relearn_interval": 2}),
         # An evaluation that comes after the checkpoint of the same step.
         ({}, {"eval_strategy": "epoch", "save_steps": 3, "diagnosis_interval": 1}),

@@ -2,13 +2,12 @@
 
 import json
 
-import pytest
-from tiny import history, make_trainer
+from tiny import CONSTANT_STRENGTH, FEW_SAMPLES, history, make_trainer
 from transformers import TrainerCallback
 
 from hf_relearn.report import write_report
 
-pytestmark = pytest.mark.filterwarnings("ignore:chance alone explains")
+pytestmark = [FEW_SAMPLES, CONSTANT_STRENGTH]
 
 RUN = {"num_train_epochs": 4, "save_strategy": "steps", "save_steps": 1, "relearn_lambda": 3.0}
 

@@ -4,14 +4,13 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from tiny import TensorRows, history, make_trainer, weights_of
+from tiny import FEW_SAMPLES, TensorRows, history, make_trainer, weights_of
 from torch.utils.data import IterableDataset
 from two_towers import Pairs, TwoTowers, arguments, train_two_towers
 
 from hf_relearn.relearning.labels import first_rows
 
-# So few samples look purer or less pure by chance, and the diagnosis says so.
-pytestmark = pytest.mark.filterwarnings("ignore:chance alone explains")
+pytestmark = FEW_SAMPLES
 
 BY_STEPS = {"max_steps": 6, "relearn_strategy": "steps", "relearn_interval": 2, "diagnosis_source": "eval"}
 
@@ -92,6 +91,13 @@ def test_a_resumed_run_on_a_stream_equals_the_uninterrupted_one(tmp_path):
     resumed, again = run(7, resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
     assert records == again and len(records) == 2
     assert all(torch.equal(value, resumed[name]) for name, value in weights.items())
+
+
+@pytest.mark.parametrize("strategy", ["epoch", "steps"])
+def test_shares_of_a_stream_are_those_of_its_steps(tmp_path, strategy):
+    settings = {"max_steps": 8, "relearn_interval": None, "relearn_strategy": strategy}
+    make_trainer(tmp_path, train_dataset=hub_stream(), **{**BY_STEPS, **settings}).train()
+    assert [(record["step"], record["kind"]) for record in history(tmp_path)] == [(2, "point"), (4, "point")]
 
 
 def test_streams_serve_for_both_parts(tmp_path):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import accuracy_score, f1_score
-from tiny import NUM_CLASSES, TensorRows, make_trainer, tiny_model
+from tiny import CONSTANT_STRENGTH, FEW_SAMPLES, NUM_CLASSES, TensorRows, make_trainer, tiny_model
 from torch.nn.functional import cross_entropy
 from transformers import EvalPrediction
 from two_towers import Pairs, TwoTowers
@@ -14,8 +14,7 @@ from hf_relearn.relearning.labels import dataset_labels
 from hf_relearn.training import RelearnTrainingArguments, classification_metrics
 from hf_relearn.training.targets import balanced_class_weights
 
-# So few samples look purer or less pure by chance, and the diagnosis says so.
-pytestmark = pytest.mark.filterwarnings("ignore:chance alone explains")
+pytestmark = [FEW_SAMPLES, CONSTANT_STRENGTH]
 
 NO_PART = {"diagnosis_fraction": 0.0}
 
@@ -134,7 +133,7 @@ def test_multi_label_metrics_are_those_of_scikit_learn(tmp_path):
 
 
 def test_diagnosed_strengths_are_refused_with_multi_label_targets(tmp_path):
-    with pytest.raises(ValueError, match="purity counts the most frequent class.*--relearn_alpha"):
+    with pytest.raises(ValueError, match="multi-label targets, and a diagnosis needs one class.*--relearn_strength"):
         many_labels_trainer(tmp_path, **NO_PART)
 
 

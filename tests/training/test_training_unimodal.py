@@ -85,7 +85,7 @@ def test_several_evaluation_sets_are_measured_each(tmp_path):
         num_train_epochs=1,
         diagnosis_interval=1,
     )
-    with pytest.warns(UserWarning, match="no re-learning point"):
+    with pytest.warns(UserWarning, match="no re-learning step"):
         trainer.train()
     logged = set().union(*trainer.state.log_history)
     assert {"eval_first_unimodal_audio_accuracy", "eval_second_unimodal_vision_accuracy"} <= logged

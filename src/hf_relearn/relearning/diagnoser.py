@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 from transformers import TrainingArguments
 
@@ -23,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 # Training samples whose separability is known well enough; all of a large set would cost a third of an epoch.
 ENOUGH_TRAINING_SAMPLES = 1000
+_PIECE = 8192
 
 
 class Diagnoser:
@@ -170,14 +172,13 @@ class Diagnoser:
         heads = self.heads(model) if self.heads is not None else {}
         accuracies = {}
         for name, head in heads.items():
-            weights = {key: value.detach().float().cpu() for key, value in head.named_parameters()}
             if name not in parts["training"].features or any(map(is_sharded, head.parameters())):
                 continue
             both = []
             for part in parts.values():
                 rows = part.having(name)
-                logits = part.features[name][rows] @ weights["weight"].numpy().T + weights["bias"].numpy()
-                both.append(float(np.mean(logits.argmax(axis=1) == part.labels[rows])))
+                predicted = _predictions(head, part.features[name][rows])
+                both.append(float(np.mean(predicted == part.labels[rows])))
             accuracies[name] = (both[0], both[1])
         return accuracies
 
@@ -232,6 +233,14 @@ class Diagnoser:
             if 0 < size < len(rows):
                 rows = rows[stratified_indices(parts[part].labels[rows], size, self.args.seed)]
         return PartFeatures({modality: parts[part].features[modality][rows]}, parts[part].labels[rows])
+
+
+@torch.no_grad()
+def _predictions(head: nn.Module, features: np.ndarray) -> np.ndarray:
+    """Classes that a head predicts, (n,); adapters may have wrapped it."""
+    weight = next(head.parameters())
+    pieces = torch.from_numpy(features).split(_PIECE)
+    return torch.cat([head(piece.to(weight)).argmax(dim=-1).cpu() for piece in pieces]).numpy()
 
 
 def _materialised(parts: Mapping[str, Any], bound: int | None, seed: int) -> tuple[dict[str, Any], dict[str, int]]:

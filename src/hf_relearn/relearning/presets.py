@@ -2,14 +2,12 @@
 
 from typing import Any
 
-from hf_relearn.relearning.schedule import DEFAULT_POINTS
-
 # The method's settings. Models and data need others (epochs, learning rate), which recipes set.
 PRESETS: dict[str, dict[str, Any]] = {
     # Re-learns what has memorised, early; the defaults.
     "balanced": {
         "relearn_strategy": "epoch",
-        "relearn_points": list(DEFAULT_POINTS),
+        "relearn_points": None,  # a quarter and a half of the run
         "relearn_strength": "gate",
         "diagnosis_estimator": "separability",
         "diagnosis_source": "auto",
