@@ -5,7 +5,6 @@ import re
 import runpy
 import shlex
 import sys
-from pathlib import Path
 
 import pages
 import pytest
@@ -85,14 +84,3 @@ def test_tables_of_the_pages_are_those_of_the_code():
     for name, text in written.items():
         found = (pages.ROOT / "docs" / name).read_text(encoding="utf-8")
         assert found == text, f"docs/{name} is of another day: run python docs/make_tables.py"
-
-
-def test_site_is_built_without_a_warning(tmp_path):
-    pytest.importorskip("mkdocs")
-    pytest.importorskip("mkdocstrings")
-    import subprocess
-
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
-    done = subprocess.run(command, cwd=pages.ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert (Path(tmp_path) / "site" / "api" / "index.html").is_file()

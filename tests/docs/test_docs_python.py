@@ -9,12 +9,13 @@ import pytest
 import soundfile
 import torch
 from PIL import Image
-from tiny import ast_config, history, vit_config
+from tiny import ast_config, vit_config
 from tokenizers_of_words import WORDS, bert_like
 from transformers import ASTFeatureExtractor, AutoModel, DistilBertConfig, TrainingArguments
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from hf_relearn import FeaturesConfig, MultimodalForClassification
+from hf_relearn.training import read_history
 
 
 def save_backbones(folder: Path) -> dict[str, str]:
@@ -76,7 +77,7 @@ def trained(tmp_path_factory) -> Path:
 @pytest.mark.filterwarnings("ignore:.*standard error of the gap", "ignore:before training the held-out")
 def test_example_of_the_readme_trains_with_two_relearning_steps(trained):
     assert len([line for line in pages.block_with("load_dataset(").splitlines() if line]) <= 13
-    records = history(trained / "my-model")
+    records = read_history(trained / "my-model")
     assert [record["kind"] for record in records] == ["start", "point", "point"]
     assert set(records[0]["modalities"]) == {"audio", "image"}
 
