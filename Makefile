@@ -1,4 +1,4 @@
-.PHONY: install format check test sample cards benchmark
+.PHONY: install format check test sample cards tables docs benchmark lowest newest
 
 install:
 	pip install -c constraints.txt -e ".[dev]"
@@ -21,6 +21,15 @@ sample:
 cards:
 	python benchmarks/model_cards.py
 
+tables:
+	python docs/make_tables.py
+
+docs:
+	mkdocs build --strict
+
 benchmark:
 	python benchmarks/diagnosis_cost.py
 	python benchmarks/scale.py
+
+lowest newest:
+	.ci/versions $@

@@ -1,9 +1,7 @@
 """A model, data and training arguments of a user's own, in a stock `Trainer`."""
 
-import re
-from pathlib import Path
-
 import numpy as np
+import pages
 import torch
 from torch import nn
 from torch.utils.data import Dataset
@@ -42,18 +40,9 @@ class Pairs(Dataset):
         }
 
 
-def example_of_the_readme() -> str:
-    text = (Path(__file__).parents[1] / "README.md").read_text()
-    (code,) = [
-        block for block in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL) if "RelearnCallback(" in block
-    ]
-    return code
-
-
 def train_two_towers(*args):
-    names: dict = {}
-    exec(compile(example_of_the_readme(), "README.md", "exec"), names)
-    return names["train_two_towers"](*args)
+    """The example of the pages."""
+    return pages.run_block(pages.block_with("RelearnCallback("))["train_two_towers"](*args)
 
 
 def arguments(folder, **kwargs):

@@ -2,9 +2,9 @@
 
 import logging
 import re
-from pathlib import Path
 
 import numpy as np
+import pages
 import pytest
 import soundfile
 from card_pattern import CARD
@@ -64,12 +64,8 @@ def test_every_code_block_of_the_card_runs(run, monkeypatch, capsys):
     assert re.fullmatch(r"class [012]\n", capsys.readouterr().out)
 
 
-def test_readmes_code_writes_a_card(tmp_path):
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    block = next(block for block in re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL) if "CardInfo" in block)
-    names: dict = {}
-    exec(compile(block, "README.md", "exec"), names)
-    names["write_card"](make_trainer(tmp_path / "out"))
+def test_code_of_the_pages_writes_a_card(tmp_path):
+    pages.run_block(pages.block_with("CardInfo("))["write_card"](make_trainer(tmp_path / "out"))
     card = (tmp_path / "out" / "README.md").read_text()
     assert CARD.fullmatch(card) and "It was trained on my clips." in card
 

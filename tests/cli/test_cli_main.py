@@ -3,7 +3,6 @@
 import shlex
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from typer.main import get_command
@@ -44,12 +43,6 @@ def test_help_of_a_command_shows_examples_that_it_would_take(command, run):
     assert code == 0 and "examples:" in out and "exit codes:" in out
     examples = [line for line in out.splitlines() if line.strip().startswith("hf-relearn ")]
     assert examples and {understood(line) for line in examples} == {command}
-
-
-def test_commands_of_the_readme_are_as_it_says():
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    lines = [line for line in readme.splitlines() if line.startswith("hf-relearn ")]
-    assert {understood(line) for line in lines} <= set(COMMANDS)
 
 
 def test_a_flag_with_several_values_takes_them_in_a_row_or_one_by_one():

@@ -2,10 +2,10 @@
 
 import json
 import logging
-import re
 import sys
 from pathlib import Path
 
+import pages
 import pytest
 import torch
 from tiny import ast_config, tiny_model, vit_config
@@ -145,16 +145,12 @@ def test_a_backbone_that_cannot_be_exported_is_named_and_leaves_nothing(change, 
     assert not list(tmp_path.iterdir())
 
 
-def test_the_example_of_the_readme(tmp_path, monkeypatch):
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    (code,) = (
-        block for block in re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL) if "export_onnx" in block
-    )
+def test_the_example_of_the_pages(tmp_path, monkeypatch):
     model, inputs = two_backbones()
     monkeypatch.chdir(tmp_path)
     model.save_pretrained("my-model")
     MultimodalProcessor.from_model(model.config).save_pretrained("my-model")
-    exec(compile(code, "README.md", "exec"), {})
+    pages.run_block(pages.block_with("export_onnx("))
     steps = {name: value.unsqueeze(1).expand(-1, 4, -1).contiguous() for name, value in inputs.items()}
     shapes = axes_of(Path("my-model.onnx"))
     masks = {name: torch.ones(2, 4, dtype=torch.long) for name in shapes if name not in steps}

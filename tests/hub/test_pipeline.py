@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
+import pages
 import pytest
 import soundfile
 import torch
@@ -346,13 +346,11 @@ def test_a_single_modality_has_no_contributions(tmp_path):
         only({"image": sample(0)["vision"]}, return_contributions=True)
 
 
-def test_example_of_the_readme(folder, tmp_path, monkeypatch, capsys):
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    code = next(block for block in re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL) if "pipeline(" in block)
+def test_example_of_the_pages(folder, tmp_path, monkeypatch, capsys):
     (tmp_path / "clip.wav").write_bytes(wav())
     sample(0)["vision"].save(tmp_path / "face.jpg")
     monkeypatch.chdir(tmp_path)
-    exec(compile(code.replace("me/my-model", str(folder)), "README.md", "exec"), {})
+    pages.run_block(pages.block_with("pipeline(").replace("me/my-model", str(folder)))
     assert "'contributions': {'audio':" in capsys.readouterr().out
 
 

@@ -1,10 +1,9 @@
 """`from_backbones`: what it takes, what it leaves alone and what it refuses."""
 
 import copy
-import re
 import shutil
-from pathlib import Path
 
+import pages
 import pytest
 import torch
 from tiny import ast_config, resnet_config, vit_config
@@ -340,14 +339,10 @@ def test_the_readmes_example_runs(two_towers, tmp_path):
         encoder_attention_heads=2, decoder_attention_heads=2, pad_token_id=0,
     )  # fmt: skip
     AutoModel.from_config(whisper).save_pretrained(tmp_path / "whisper")
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    (code,) = [block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "openai/clip" in block]
-    code = code.replace("openai/clip-vit-base-patch32", str(two_towers[1]))
-    names = {"MultimodalForClassification": MultimodalForClassification}
+    code = pages.block_with("whisper-tiny").replace("openai/clip-vit-base-patch32", str(two_towers[1]))
 
-    exec(compile(code.replace("openai/whisper-tiny", str(tmp_path / "whisper")), "README.md", "exec"), names)
+    model = pages.run_block(code.replace("openai/whisper-tiny", str(tmp_path / "whisper")))["model"]
 
-    model = names["model"]
     kinds = {name: modality.kind for name, modality in model.config.modalities.items()}
     assert kinds == {"vision": "vision", "text": "text", "speech": "audio"}
     assert not any(parameter.requires_grad for parameter in model.encoders["vision"].parameters())
