@@ -3,6 +3,7 @@
 import pytest
 import torch
 from tiny import history, make_trainer, tiny_model
+from transformers import TrainerCallback
 
 from hf_relearn import InitialWeights, MultimodalRelearnTrainer
 
@@ -87,3 +88,31 @@ def test_a_wrong_value_of_a_trial_names_the_flag(tmp_path):
 
     with pytest.raises(ValueError, match="--relearn_lambda is -1.0"):
         search(trainer, space, [0.5])
+
+
+@pytest.mark.parametrize(
+    ("chosen", "key", "better"),
+    [({}, "eval_accuracy", max), ({"metric_for_best_model": "loss"}, "eval_loss", min)],
+)
+def test_a_search_looks_for_the_best_metric_without_being_told_which(tmp_path, chosen, key, better):
+    found = []
+
+    class Evaluated(TrainerCallback):
+        def on_evaluate(self, args, state, control, metrics, **kwargs):
+            found.append(metrics[key])
+
+    trainer = searching_trainer(tmp_path, [], eval_strategy="epoch", max_steps=5, **chosen)
+    trainer.add_callback(Evaluated())
+    best = trainer.hyperparameter_search(
+        lambda trial: {"learning_rate": trial.suggest_categorical("learning_rate", [1e-2, 0.0])},
+        backend="optuna",
+        n_trials=2,
+        sampler=optuna.samplers.GridSampler({"learning_rate": [1e-2, 0.0]}, seed=0),
+    )
+    assert best.objective == better(found) and len(set(found)) > 1
+
+
+def test_a_search_says_which_metrics_there_are(tmp_path):
+    trainer = searching_trainer(tmp_path, [], metric_for_best_model="accuracy_of_all")
+    with pytest.raises(ValueError, match="best 'eval_accuracy_of_all', but .*eval_f1_macro.*--metric_for_best_model"):
+        trainer.hyperparameter_search(lambda trial: {}, backend="optuna", n_trials=1)

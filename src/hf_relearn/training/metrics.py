@@ -1,12 +1,13 @@
 """Metrics of an evaluation, by the `evaluate` modules that the package ships, which load offline by path."""
 
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import evaluate
 import numpy as np
-from transformers import EvalPrediction
+from transformers import EvalPrediction, TrainingArguments
 
 _METRICS_FOLDER = Path(__file__).parents[1] / "metrics"
 
@@ -54,3 +55,27 @@ def classification_metrics(prediction: EvalPrediction) -> dict[str, float]:
         "accuracy": load_metric("accuracy", config_name).compute(**values)["accuracy"],
         **{f"f1_{average}": f1.compute(**values, average=average)["f1"] for average in averages},
     }
+
+
+def search_objective(args: TrainingArguments, *, measured: bool) -> tuple[Callable[[Mapping[str, float]], float], str]:
+    """The objective of a hyper-parameter search, and its direction: `metric_for_best_model`, or accuracy.
+
+    Args:
+        args: of the run.
+        measured: whether there are metrics beside the loss, which is the objective otherwise.
+    """
+    name = args.metric_for_best_model or ("accuracy" if measured else "loss")
+    key = name if name.startswith("eval_") else f"eval_{name}"
+    greater = args.greater_is_better
+    if greater is None:
+        greater = not name.endswith("loss")
+
+    def objective(metrics: Mapping[str, float]) -> float:
+        if key not in metrics:
+            raise ValueError(
+                f"the search looks for the best {key!r}, but an evaluation gives {', '.join(metrics)}: name one of "
+                "these by --metric_for_best_model, or give a compute_objective"
+            )
+        return metrics[key]
+
+    return objective, "maximize" if greater else "minimize"

@@ -39,7 +39,7 @@ from hf_relearn.training.checkpoints import (
 )
 from hf_relearn.training.data_parts import divide
 from hf_relearn.training.final import choose_final_strength
-from hf_relearn.training.metrics import classification_metrics
+from hf_relearn.training.metrics import classification_metrics, search_objective
 from hf_relearn.training.modality_accuracy import ModalityEvaluation, makes_ablations
 from hf_relearn.training.parameter_groups import divide_parameter_groups, freeze_parameters, trained_learning_rates
 from hf_relearn.training.pushing import PushingTrainer
@@ -180,6 +180,22 @@ class MultimodalRelearnTrainer(PushingTrainer):
         )
         assert self.model is not None
         return diagnoser.features(self.model)
+
+    def hyperparameter_search(
+        self, hp_space: Any = None, compute_objective: Any = None, *args: Any, direction: Any = None, **kwargs: Any
+    ) -> Any:
+        """Search as `Trainer.hyperparameter_search` does, for the best `metric_for_best_model`, or else accuracy.
+
+        Args:
+            hp_space, compute_objective, *args, **kwargs: of `Trainer.hyperparameter_search`.
+            direction: None is what the metric asks for, or `"minimize"` with a `compute_objective`.
+        """
+        if compute_objective is None:
+            compute_objective, towards = search_objective(self.args, measured=self.compute_metrics is not None)
+            direction = direction or towards
+        return super().hyperparameter_search(
+            hp_space, compute_objective, *args, direction=direction or "minimize", **kwargs
+        )
 
     def call_model_init(self, trial: Any = None) -> nn.Module:
         model = super().call_model_init(trial)
