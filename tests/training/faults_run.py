@@ -50,8 +50,8 @@ def seen(folder: Path, patch=None, train_dataset=None, model=None, feature_funct
         trainer.relearn_callback.feature_function = feature_function
     found: dict = {}
     print(f"process {RANK}: {folder.name}", flush=True)
-    with patch or mock.patch.object(os, "sep", os.sep), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with patch or mock.patch.object(os, "sep", os.sep), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         try:
             trainer.train()
         except Exception as error:

@@ -38,7 +38,7 @@ def found(tmp_path_factory):
         ("initial weights", 0, "/_initial_weights-", 0),
         ("first record", 0, "/relearn_history.jsonl", 0),
         ("note", 0, "/relearn_run.json", 0),
-        ("record", 0, "/relearn_history.jsonl", 0),
+        ("record", 0, "/relearn_history.jsonl", 3),
     ],
 )
 def test_a_failure_of_one_process_ends_both_with_its_message(found, fault, failing, message, step):
