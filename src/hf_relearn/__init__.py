@@ -1,8 +1,8 @@
 """hf_relearn: Diagnosing & Re-learning for multimodal models of the Hugging Face Trainer.
 
-While a fusion model trains, it is measured how well each modality has learnt (K-means purity of its own features),
-and each encoder is moved softly back towards its initial weights by that measure (Wei, Li, Feng, Hu: "Diagnosing and
-Re-learning for Balanced Multimodal Learning", ECCV 2024, arXiv 2407.09705).
+While a fusion model trains, the separability of each modality's own features is measured on training samples and on
+held-out ones. An encoder that has memorised is moved softly back towards its initial weights (after Wei, Li, Feng, Hu:
+"Diagnosing and Re-learning for Balanced Multimodal Learning", ECCV 2024, arXiv 2407.09705).
 """
 
 import sys
