@@ -3,9 +3,10 @@
     python benchmarks/diagnosis_cost.py
 
 Prints the time of a diagnosis at a re-learning step, without its estimator, over that of an `evaluate()` on as many
-samples, its share of an epoch at CREMA-D's sizes, the time of the estimator, the time of a point's re-learning over a plain copy of the same bytes, the time of writing and reading the
-initial weights over that of safetensors' own functions, and the peak memory of a training
-run with re-learning over the same run without. Medians of several repetitions; `--repeats` sets how many.
+samples; its share of an epoch at CREMA-D's sizes; the time of the estimator; the time of a re-learning over a plain
+copy of the same bytes; the time of writing and reading the initial weights over that of safetensors' own functions;
+and the peak memory of a training run with re-learning over the same run without. Medians of several repetitions;
+`--repeats` sets how many.
 """
 
 import argparse
