@@ -29,6 +29,7 @@ CARD = re.compile(
     rf"{SENTENCE}\n"
     rf"From files, addresses and texts alike, {SENTENCE}\n"
     r"## Results\n\n"
+    rf"(?:{SENTENCE}\n)?"  # the verdict
     rf"(?:(?=\| metric \|){TABLE}|No results were recorded\.\n)(?:\n\*{SENTENCE})*\n"
     r"## Each modality alone and left out\n\n"
     rf"(?:{TABLE}\nAccuracy on \*[^*]+\*\.{SENTENCE}|It was not measured {SENTENCE})\n"

@@ -171,3 +171,9 @@ def test_usage_takes_each_kind_of_input(make_facts):
         "text": ["What a surprise!"],
         "frames": [["image1.jpg", "image2.jpg"]],
     }
+
+
+def test_results_begin_with_the_verdict(make_facts, tmp_path):
+    verdict = write_card(tmp_path, make_facts()).read_text().split("## Results\n\n")[1].split("\n\n")[0]
+    assert verdict.startswith("On *test* the model reaches an accuracy of 90.0 %; by itself **audio** 80.0 %")
+    assert "above its best modality, audio" in verdict

@@ -1,12 +1,15 @@
 """`hf-relearn diagnose`."""
 
 import json
+import re
+import warnings
+from dataclasses import asdict
 
 import pytest
 
 from hf_relearn import MultimodalCollator, MultimodalForClassification, MultimodalProcessor, diagnose
 from hf_relearn.data.tables import load_table
-from hf_relearn.method import linear_probe_accuracy
+from hf_relearn.method import DiagnosisWarning, linear_probe_accuracy
 from hf_relearn.training.saved_model import diagnose_saved_model
 
 COLUMNS = {"audio": "sound", "vision": "picture"}
@@ -29,16 +32,22 @@ def features(model_folder, clips) -> dict:
     return parts
 
 
-def test_all_of_a_data_set_as_json(model_folder, clips, features, run):
-    code, out, err = run("diagnose", model_folder, "--dataset_name", clips, *FLAGS, "--sampling", "all", "--json")
+@pytest.mark.parametrize("estimator", ["separability", "purity"])
+def test_all_of_a_data_set_as_json(model_folder, clips, features, run, estimator):
+    flags = [*FLAGS, *([] if estimator == "separability" else ["--estimator", "purity", "--sampling", "all"])]
+    code, out, err = run("diagnose", model_folder, "--dataset_name", clips, *flags, "--json")
     assert (code, err) == (0, "")
     found = json.loads(out)
     assert found["num_classes"] == 3
-    expected = diagnose(*features["train"], *features["validation"], 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DiagnosisWarning)
+        expected = diagnose(*features["train"], *features["validation"], 3, estimator=estimator)
     for name, diagnosis in expected.items():
         entry = found["modalities"][name]
-        assert entry["train_purity"] == pytest.approx(diagnosis.train_purity)
-        assert (entry["val_purity"], entry["gap"]) == pytest.approx((diagnosis.val_purity, diagnosis.gap))
+        values = {key: value for key, value in asdict(diagnosis).items() if isinstance(value, float)}
+        assert {key: entry[key] for key in values} == pytest.approx(values, abs=1e-5)
+        measured = ("memorised_error" in values, "val_purity" in values)
+        assert measured == (estimator == "separability", estimator == "purity")
         assert (entry["train_size"], entry["val_size"]) == (18, 12)
         (train, train_labels), (held_out, labels) = features["train"], features["validation"]
         assert entry["probe_accuracy"] == linear_probe_accuracy(train[name], train_labels, held_out[name], labels)
@@ -49,8 +58,16 @@ def test_a_table_for_people(model_folder, clips, run):
     assert (code, err) == (0, "")
     lines = out.splitlines()
     assert lines[0].split()[0] == "modality" and [line.split()[0] for line in lines[1:3]] == ["audio", "vision"]
-    assert lines[1].endswith("12 / 12")  # matched in size
+    assert "separability train" in lines[0] and "memorised" in lines[0] and re.search(r"\d% ± \d+%", lines[1])
+    assert lines[1].endswith("18 / 12")
     assert "3 classes" in lines
+
+
+def test_a_table_of_purities(model_folder, clips, run):
+    code, out, _ = run("diagnose", model_folder, "--dataset_name", clips, *FLAGS, "--estimator", "purity")
+    lines = out.splitlines()
+    assert code == 0 and "purity train" in lines[0] and "alpha" in lines[0] and "memorised" not in lines[0]
+    assert lines[1].endswith("12 / 12")  # matched in size
 
 
 def test_a_held_out_part_that_had_to_be_drawn_is_told(model_folder, clips, run):
@@ -81,4 +98,4 @@ def test_the_model_is_left_as_it_was(model_folder, clips):
         model, collate, tables["train"], tables["validation"], max_samples=2, use_cpu=True, progress=False
     )
     assert model.training and all(parameter.grad is None for parameter in model.parameters())
-    assert any("2 samples for 3 classes" in note for note in found.notes)
+    assert found.notes and all(item.memorised is not None for item in found.modalities.values())

@@ -288,12 +288,11 @@ def test_an_interval_longer_than_the_run_warns_and_trains(tmp_path):
         trainer.train()
 
 
-def test_one_readable_line_is_logged_per_modality_and_point(tmp_path, caplog):
-    with caplog.at_level("INFO", logger="hf_relearn"):
-        make_trainer(tmp_path, relearn_max_times=1).train()
-    lines = [record.getMessage() for record in caplog.records if "re-learnt" in record.getMessage()]
+def test_one_readable_line_is_printed_per_modality_and_point(tmp_path, capsys):
+    make_trainer(tmp_path, relearn_max_times=1).train()
+    lines = [line for line in capsys.readouterr().out.splitlines() if ": re-learnt" in line]
     entry = history(tmp_path)[0]["modalities"]["audio"]
-    assert len(lines) == 2 and lines[0].startswith("[epoch 1, step 4] audio")
+    assert len(lines) == 2 and lines[0].startswith("epoch 1  audio   purity ")
     for value in ("train_purity", "val_purity", "train_chance_purity", "val_chance_purity", "gap", "alpha"):
         assert f"{entry[value]:.2f}".removeprefix("0") in lines[0]
 

@@ -64,7 +64,13 @@ def test_an_epoch_without_evaluation_tells_its_loss_once(tmp_path, capsys):
 def test_a_stock_trainer_prints_the_same_lines(tmp_path, capsys):
     rows, model = TensorRows(18), tiny_model()
     arguments = TrainingArguments(
-        str(tmp_path), num_train_epochs=4, eval_strategy="epoch", logging_strategy="epoch", report_to=[], use_cpu=True
+        str(tmp_path),
+        num_train_epochs=4,
+        eval_strategy="epoch",
+        logging_strategy="epoch",
+        remove_unused_columns=False,
+        report_to=[],
+        use_cpu=True,
     )
     relearn = RelearnCallback(
         dict(model.encoders), lambda model, batch: model(**batch).features, TensorRows(18, seed=1)

@@ -227,7 +227,9 @@ def _table(found: "SavedModelDiagnosis") -> str:
         [
             name,
             *(f"{getattr(item, key):.3f}" for key in shown),
-            f"{min(item.memorised, 1):.0%} ± {item.memorised_error:.0%}" if shared else f"{item.alpha:.3f}",
+            f"{min(item.memorised or 0.0, 1.0):.0%} ± {item.memorised_error or 0.0:.0%}"
+            if shared
+            else f"{item.alpha:.3f}",
             f"{found.probe_accuracies[name]:.3f}",
             f"{item.train_size} / {item.val_size}",
         ]

@@ -74,9 +74,6 @@ def separability_figure(records: Sequence[Record], modalities: Sequence[str] | N
         records: diagnosis records.
         modalities: names in the order that fixes the colours; by default the order of the records.
 
-    Returns:
-        The figure, with at most three panels side by side and as many rows as needed.
-
     Raises:
         NothingToDraw: no record holds either.
     """
@@ -220,7 +217,6 @@ def memorised_figure(
     """
     gate = gate or Gate()
     colors = modality_colors(modalities or modality_order(records))
-    # A share of next to nothing says nothing, as at the start of a run.
     learnt = {name: [record for record in records if _has_learnt(record, name)] for name in colors}
     found = {name: _with_errors(learnt[name], name, "memorised", "memorised_error") for name in colors}
     found = {name: series for name, series in found.items() if series[0].size}
@@ -279,9 +275,6 @@ def alpha_figure(records: Sequence[Record], modalities: Sequence[str] | None = N
     Args:
         records: diagnosis records.
         modalities: names in the order that fixes the colours; by default the order of the records.
-
-    Returns:
-        The figure: a lollipop for each point and modality, numbers beside them as long as they fit.
 
     Raises:
         NothingToDraw: no encoder was moved, or all were by one and the same strength.
