@@ -55,6 +55,17 @@ def test_a_run_prints_one_line_per_epoch_and_one_per_modality_and_step(tmp_path,
     assert any("relearn/audio/alpha" in entry for entry in trainer.state.log_history)
 
 
+def test_the_loss_of_each_epoch_is_told_and_logged_beside_a_diagnosis_at_its_end(tmp_path, capsys):
+    trainer = make_trainer(
+        tmp_path, relearn_strategy="no", diagnosis_interval=1, eval_strategy="epoch", logging_strategy="epoch"
+    )
+    trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    lines = [line for line in printed(capsys) if "/3  loss" in line]
+    assert len(losses) == 3 and len(set(losses)) == 3
+    assert [line.split()[3] for line in lines] == [f"{loss:.4g}" for loss in losses]
+
+
 def test_an_epoch_without_evaluation_tells_its_loss_once(tmp_path, capsys):
     make_trainer(tmp_path, relearn_strategy="no", num_train_epochs=2, logging_steps=1).train()
     lines = printed(capsys)

@@ -146,7 +146,7 @@ class MultimodalRelearnTrainer(PushingTrainer):
             train_dataset=self._training_part,
             collate_fn=self.data_collator,
             heads=lambda model: getattr(self.accelerator.unwrap_model(model), "unimodal_heads", {}),
-            log=self.log,
+            log=self._log_diagnosis,
         )
         self._evaluated: EvaluatedFeatures | None = None
         self._attempts = 0  # of auto_find_batch_size
@@ -157,6 +157,12 @@ class MultimodalRelearnTrainer(PushingTrainer):
         self.add_callback(EpochCallback())
         self.add_callback(MissedEvaluationCallback(self._evaluate_again))
         self.add_callback(ModelCardCallback(self.create_model_card))
+
+    def _log_diagnosis(self, values: dict[str, float]) -> None:
+        # `log` takes back the request for the loss of the epoch that has just ended.
+        should_log = self.control.should_log
+        self.log(values)
+        self.control.should_log = should_log
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write the model card; `write_model_card` says what it takes."""
