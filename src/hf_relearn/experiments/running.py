@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+from huggingface_hub.utils import enable_progress_bars
 from transformers import TrainingArguments, set_seed
+from transformers.utils.logging import disable_progress_bar
 
 from hf_relearn.cards import CardInfo
 from hf_relearn.cards.facts import changed_from_defaults
@@ -41,6 +43,8 @@ def show_progress(args: TrainingArguments) -> None:
     level = logging.INFO if args.process_index == 0 else logging.WARNING
     logging.basicConfig(format="%(message)s", handlers=[LineHandler()])
     logging.captureWarnings(True)
+    disable_progress_bar()  # transformers shows one for each weights file that it writes
+    enable_progress_bars()  # of downloads
     logging.getLogger("hf_relearn").setLevel(level)
     logging.getLogger("__main__").setLevel(level)
 
@@ -327,11 +331,9 @@ def run_experiment(
 
 def _results_lines(results: Mapping[str, Mapping[str, float]]) -> list[str]:
     """The main metrics as rows and the splits as columns."""
-    names = [
-        name
-        for name in shown_metrics(name for metrics in results.values() for name in metrics)
-        if name not in ("loss", "f1_weighted")
-    ]
+    measured = shown_metrics(name for metrics in results.values() for name in metrics)
+    of_modalities = ("unimodal_", "only_", "without_")
+    names = [name for name in measured if name in _MAIN_METRICS or name.startswith(of_modalities)] or measured
     labels = [plain(metric_label(name)).removesuffix(": accuracy") for name in names]
     widths = [max(map(len, labels), default=0), *(max(len(split), 8) for split in results)]
     rows = [
@@ -346,6 +348,7 @@ def _results_lines(results: Mapping[str, Mapping[str, float]]) -> list[str]:
     ]
 
 
+_MAIN_METRICS = ("accuracy", "f1_macro", "f1_micro")  # the report has all
 _EXAMPLES = {"audio": "clip.wav", "vision": "picture.jpg", "video": "clip.mp4", "text": '"some words"'}
 
 
