@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from tiny import FEW_SAMPLES
 
 from hf_relearn import MultimodalCollator, MultimodalForClassification, MultimodalProcessor, diagnose
 from hf_relearn.data.tables import load_table
@@ -29,27 +30,35 @@ def features(model_folder, clips) -> dict:
     return parts
 
 
-def test_all_of_a_data_set_as_json(model_folder, clips, features, run):
-    code, out, err = run("diagnose", model_folder, "--dataset_name", clips, *FLAGS, "--sampling", "all", "--json")
+@FEW_SAMPLES
+@pytest.mark.parametrize("estimator", ["separability", "purity"])
+def test_all_of_a_data_set_as_json(model_folder, clips, features, run, estimator):
+    how = ["--estimator", estimator, "--sampling", "all", "--json"]
+    code, out, err = run("diagnose", model_folder, "--dataset_name", clips, *FLAGS, *how)
     assert (code, err) == (0, "")
     found = json.loads(out)
     assert found["num_classes"] == 3
-    expected = diagnose(*features["train"], *features["validation"], 3)
+    expected = diagnose(*features["train"], *features["validation"], 3, estimator=estimator)
     for name, diagnosis in expected.items():
         entry = found["modalities"][name]
-        assert entry["train_purity"] == pytest.approx(diagnosis.train_purity)
-        assert (entry["val_purity"], entry["gap"]) == pytest.approx((diagnosis.val_purity, diagnosis.gap))
+        for part in ("train", "val"):
+            value = f"{part}_{estimator}"
+            assert entry[value] == pytest.approx(getattr(diagnosis, value), abs=1e-5)
+        assert entry["gap"] == pytest.approx(diagnosis.gap, abs=1e-5)
         assert (entry["train_size"], entry["val_size"]) == (18, 12)
         (train, train_labels), (held_out, labels) = features["train"], features["validation"]
         assert entry["probe_accuracy"] == linear_probe_accuracy(train[name], train_labels, held_out[name], labels)
 
 
-def test_a_table_for_people(model_folder, clips, run):
-    code, out, err = run("diagnose", model_folder, "--dataset_name", clips, *FLAGS)
+@pytest.mark.parametrize(
+    ("how", "sizes"), [([], "18 / 12"), (["--estimator", "purity"], "12 / 12")]
+)  # matched in size
+def test_a_table_for_people(model_folder, clips, run, how, sizes):
+    code, out, err = run("diagnose", model_folder, "--dataset_name", clips, *FLAGS, *how)
     assert (code, err) == (0, "")
     lines = out.splitlines()
     assert lines[0].split()[0] == "modality" and [line.split()[0] for line in lines[1:3]] == ["audio", "vision"]
-    assert lines[1].endswith("12 / 12")  # matched in size
+    assert lines[1].endswith(sizes)
     assert "3 classes" in lines
 
 
@@ -78,7 +87,14 @@ def test_the_model_is_left_as_it_was(model_folder, clips):
     tables = load_table(str(clips), columns=COLUMNS, kinds=kinds, label_column="emotion", splits=splits)
     collate = MultimodalCollator(MultimodalProcessor.from_pretrained(model_folder), COLUMNS, "emotion")
     found = diagnose_saved_model(
-        model, collate, tables["train"], tables["validation"], max_samples=2, use_cpu=True, progress=False
+        model,
+        collate,
+        tables["train"],
+        tables["validation"],
+        estimator="purity",
+        max_samples=2,
+        use_cpu=True,
+        progress=False,
     )
     assert model.training and all(parameter.grad is None for parameter in model.parameters())
     assert any("2 samples for 3 classes" in note for note in found.notes)
