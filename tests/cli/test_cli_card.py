@@ -5,9 +5,11 @@ import shutil
 
 import pytest
 from huggingface_hub import metadata_load
-from tiny import make_trainer, vit_config
+from tiny import FEW_SAMPLES, make_trainer, vit_config
 
 from hf_relearn.cards import CardInfo
+
+pytestmark = FEW_SAMPLES
 
 
 @pytest.fixture(scope="module")

@@ -4,10 +4,12 @@ import json
 import shutil
 
 import pytest
-from tiny import make_trainer
+from tiny import FEW_SAMPLES, make_trainer
 
 from hf_relearn.report import write_report
 from hf_relearn.training import read_history
+
+pytestmark = FEW_SAMPLES
 
 
 @pytest.fixture(scope="module")

@@ -140,7 +140,8 @@ def test_the_factors_of_a_normed_weight_move_and_give_its_new_value(tmp_path):
     move_back(model, initial)
 
     for factor, old, start in zip(factors, trained, starts, strict=True):
-        assert torch.equal(factor, (1 - ALPHA) * old + ALPHA * start) and not torch.equal(factor, old)
+        assert_moved_back(factor, old, start, ALPHA)
+        assert not torch.equal(factor, old)
     size, direction = factors
     expected = size * direction / direction.norm(dim=(0, 1), keepdim=True)
     assert torch.allclose(convolution.weight, expected, atol=1e-6)
@@ -161,7 +162,7 @@ def test_a_shared_layer_moves_once(tmp_path):
 
     name = next(name for name in before if name.endswith("ffn.weight"))
     assert not torch.equal(before[name], initial[name])
-    assert torch.equal(model.get_parameter(name), (1 - ALPHA) * before[name] + ALPHA * initial[name])
+    assert_moved_back(model.get_parameter(name), before[name], initial[name], ALPHA)
 
 
 @pytest.mark.parametrize("name", ["dinov2", "xlnet"])

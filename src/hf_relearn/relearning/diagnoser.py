@@ -12,7 +12,7 @@ from torch import nn
 from transformers import TrainingArguments
 
 from hf_relearn.method import ModalityDiagnosis, diagnose, stratified_indices
-from hf_relearn.method.samples import diagnosed_rows
+from hf_relearn.method.samples import UNLABELLED, diagnosed_rows
 from hf_relearn.method.tensors import is_sharded
 from hf_relearn.records import Point
 from hf_relearn.relearning.features import FeatureFunction, PartFeatures, extract_features, without_augmentation
@@ -89,8 +89,8 @@ class Diagnoser:
     @cached_property
     def num_classes(self) -> int:
         """Number of classes, and so of clusters."""
-        labels = np.concatenate([labels[self.indices[part]] for part, labels in self.labels.items()])
-        return self._num_classes or len(np.unique(labels))
+        labels = np.concatenate(list(self.labels.values()))
+        return self._num_classes or len(np.unique(labels[labels != UNLABELLED]))
 
     def features(self, model: nn.Module, evaluated: PartFeatures | None = None) -> dict[str, PartFeatures]:
         """Extract both parts' features, keyed `"training"` and `"diagnosing"`; call it on every process.
