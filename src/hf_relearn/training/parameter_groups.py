@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import nn
 
+from hf_relearn.pairs import as_words
+
 logger = logging.getLogger(__name__)
 
 # What wrappers put into parameter names: torch.compile and FSDP anywhere, DDP and PEFT in front.
@@ -22,7 +24,7 @@ def parse_learning_rates(learning_rates: Sequence[str] | None) -> list[tuple[str
         ValueError: for one without `=`, or with a rate that is no finite number of at least 0.
     """
     parsed = []
-    for pair in learning_rates or []:
+    for pair in as_words(learning_rates) or []:
         selector, _, number = pair.rpartition("=")  # an expression may hold "=", a number not
         try:
             rate = float(number)
@@ -75,6 +77,7 @@ def freeze_parameters(model: nn.Module, selectors: Sequence[str] | None) -> None
     Raises:
         ValueError: as `selected_parameters`, or if nothing is left to train.
     """
+    selectors = as_words(selectors)
     for selector in selectors or []:
         found = selected_parameters(model, selector, "--freeze")
         freeze = getattr(_encoders(model).get(selector), "freeze", None)
