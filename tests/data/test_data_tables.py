@@ -259,3 +259,23 @@ def test_files_that_are_no_tables_are_named(tmp_path):
     write_table(tmp_path / "test.jsonl", ROWS)
     with pytest.raises(TableError, match=r"files of several kinds \(train.csv, test.jsonl\)"):
         load_rows(tmp_path)
+
+
+def test_a_folder_of_save_to_disk_loads(tmp_path):
+    rows = {"text": [f"word {index}" for index in range(20)], "mood": ["glad", "sad"] * 10}
+    whole = datasets.Dataset.from_dict(rows)
+    parts = datasets.DatasetDict({"train": whole, "validation": whole.select(range(6))})
+    whole.save_to_disk(tmp_path / "one")
+    parts.save_to_disk(tmp_path / "several")
+    for folder, sizes in (("one", (18, 2)), ("several", (20, 6))):
+        splits = load(tmp_path / folder, columns={"text": "text"}, label_column="mood")
+        assert (len(splits["train"]), len(splits["validation"])) == sizes
+        assert splits["train"].features["mood"].names == ["glad", "sad"]
+
+
+def test_a_table_with_semicolons_is_recognised(tmp_path):
+    lines = ["text;mood", *(f'"so; and so, {index}";{"glad" if index % 2 else "sad"}' for index in range(20))]
+    (tmp_path / "moods.csv").write_text("\n".join(lines))
+    splits = load(tmp_path / "moods.csv", columns={"text": "text"}, label_column="mood")
+    assert sorted(splits["train"]["text"])[0].startswith("so; and so, ")
+    assert splits["train"].features["mood"].names == ["glad", "sad"]

@@ -171,8 +171,10 @@ def _rows_as_samples(classify: "MultimodalClassificationPipeline", path: str) ->
 
 def _rows(path: str) -> Iterator[Mapping[str, Any]]:
     if Path(path).suffix.lower() == ".csv":
+        from hf_relearn.data.table_files import separator
+
         with open(path, newline="", encoding="utf-8-sig") as file:
-            for row in csv.DictReader(file):
+            for row in csv.DictReader(file, delimiter=separator(Path(path))):
                 yield {key: value or None for key, value in row.items() if key is not None}
         return
     with nullcontext(sys.stdin) if path == "-" else open(path, encoding="utf-8") as file:

@@ -237,6 +237,10 @@ def run_experiment(
     """
     start = time.perf_counter()
     experiment, args = experiment.of_modalities(args)
+    if experiment.several_labels and args.needs_diagnosis:
+        logger.info("Samples have several classes, which cannot be diagnosed: --relearn_strategy no")
+        args = copy.copy(args)
+        args.relearn_strategy = "no"
     output_dir = str(args.output_dir)
     checkpoint = _checkpoint(args)
     samples = experiment.count_samples()

@@ -37,7 +37,7 @@ from hf_relearn.training.checkpoints import (
     last_checkpoint,
     reload_weights,
 )
-from hf_relearn.training.data_parts import divide
+from hf_relearn.training.data_parts import check_number_of_classes, divide, label_column_of
 from hf_relearn.training.final import choose_final_strength
 from hf_relearn.training.metrics import classification_metrics, search_objective
 from hf_relearn.training.modality_accuracy import ModalityEvaluation, makes_ablations
@@ -58,7 +58,8 @@ class MultimodalRelearnTrainer(PushingTrainer):
 
     Args:
         args: `RelearnTrainingArguments`; it says when and how.
-        data_collator: None makes a `MultimodalCollator` of the processor. A collator with `without_augmentation()`
+        data_collator: None makes a `MultimodalCollator` of the processor, for the labels in `label`, or else in the
+            only column of classes. A collator with `without_augmentation()`
             augments training batches only.
         diagnosis_dataset: the held-out samples of a diagnosis. None takes them from where `args.diagnosis_source`
             says.
@@ -100,7 +101,7 @@ class MultimodalRelearnTrainer(PushingTrainer):
         if args is None:
             args = RelearnTrainingArguments()
         if data_collator is None and processing_class is not None:
-            data_collator = MultimodalCollator(processing_class)
+            data_collator = MultimodalCollator(processing_class, label_column=label_column_of(train_dataset))
         several_classes = getattr(getattr(model, "config", None), "problem_type", None) == MULTI_LABEL
         if several_classes and args.diagnosis_source == "auto" and not args.needs_diagnosis:
             pass  # samples with several classes cannot be diagnosed
@@ -117,6 +118,7 @@ class MultimodalRelearnTrainer(PushingTrainer):
                 "--learning_rates sets up the Trainer's optimizer: give rates in the optimizer of your own"
             )
         self._label_columns = label_names(data_collator)
+        check_number_of_classes(model, train_dataset, self._label_columns)
         if model is not None:
             self._prepare_model(model, args)
         super().__init__(
