@@ -148,8 +148,8 @@ def load_table(
     Args:
         name_or_path: Hub id; or a local folder: of Parquet files, of media with a metadata file (as `imagefolder`
             reads them), or of tables (`train.csv`, `test.csv`, ...; also .tsv, .json, .jsonl, .parquet) beside their
-            media; or one such file, which is the training split; or what `save_to_disk` left. Paths in a local table are relative to its folder. An
-            empty cell is a missing value: a sample without that modality.
+            media; or one such file, which is the training split; or what `save_to_disk` left. Paths in a local table
+            are relative to its folder. An empty cell is a missing value: a sample without that modality.
         config_name: configuration of the data set.
         columns: modality -> column, or a list of columns with numbers that make one vector.
         label_column: column with class labels: `ClassLabel`, integers or strings; or lists of them, where a sample

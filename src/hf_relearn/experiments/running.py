@@ -5,7 +5,7 @@ import logging
 import re
 import shlex
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from hf_relearn.training import (
     read_history,
 )
 from hf_relearn.training.checkpoints import is_whole, step_of
-from hf_relearn.training.parameter_groups import trained_learning_rates
+from hf_relearn.training.parameter_groups import warn_of_slow_random_encoders
 
 
 def show_progress(args: TrainingArguments) -> None:
@@ -47,8 +47,6 @@ def show_progress(args: TrainingArguments) -> None:
 
 
 logger = logging.getLogger(__name__)
-
-FINE_TUNING_RATE = 1e-4  # below it, random weights hardly move
 
 
 @dataclass(frozen=True)
@@ -365,22 +363,6 @@ def _next_command(experiment: Experiment, output_dir: str) -> str:
     if any(modality.kind not in _EXAMPLES for modality in experiment.modalities.values()):
         examples = ["--file samples.csv"]
     return f"hf-relearn predict {shlex.quote(output_dir)} {' '.join(examples)}"
-
-
-def warn_of_slow_random_encoders(
-    model: MultimodalForClassification, args: RelearnTrainingArguments, names: Iterable[str]
-) -> None:
-    """Say which encoders begin with random weights at a learning rate that is meant for pretrained ones."""
-    rates = trained_learning_rates(model, args.learning_rates)
-    for name in names:
-        parameters = [parameter for parameter in model.encoders[name].parameters() if parameter.requires_grad]
-        rate = max((rates.get(id(parameter), args.learning_rate) for parameter in parameters), default=0.0)
-        if model.config.modalities[name].pretrained is False and 0 < rate < FINE_TUNING_RATE:
-            logger.warning(
-                "the encoder of %s begins with random weights, and its learning rate %g is one to fine-tune with: "
-                "name a pretrained backbone, or raise it (--learning_rates %s=1e-3)",
-                *(name, rate, name),
-            )
 
 
 def chosen_settings(experiment: Experiment, args: RelearnTrainingArguments) -> dict[str, Any]:
