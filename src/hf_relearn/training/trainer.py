@@ -23,12 +23,12 @@ from hf_relearn.relearning.features import (
     shows_held_out_samples,
     without_augmentation,
 )
-from hf_relearn.relearning.labels import is_stream, label_names
+from hf_relearn.relearning.labels import dataset_labels, is_stream, label_names
 from hf_relearn.relearning.run_state import lock_run
 from hf_relearn.relearning.settings import RelearnSettings
 from hf_relearn.relearning.terminal import TerminalCallback
 from hf_relearn.training.arguments import RelearnTrainingArguments
-from hf_relearn.training.batches import EpochCallback, MultimodalCollator, SeededBatches, as_it_is
+from hf_relearn.training.batches import BalancedSampler, EpochCallback, MultimodalCollator, SeededBatches, as_it_is
 from hf_relearn.training.checkpoints import (
     MissedEvaluationCallback,
     begin_checkpoint,
@@ -136,6 +136,8 @@ class MultimodalRelearnTrainer(PushingTrainer):
         if printer is not None:  # a notebook has a table of its own
             self.remove_callback(printer)
             self.add_callback(TerminalCallback())
+        if isinstance(data_collator, MultimodalCollator):
+            data_collator.tell_processor()
         if is_fusion_model(self.model):
             self.label_smoother = None  # the model smoothes by itself
         self.unimodal = ModalityEvaluation(self.args)
@@ -222,7 +224,14 @@ class MultimodalRelearnTrainer(PushingTrainer):
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> torch.utils.data.Sampler | None:
         dataset = train_dataset if train_dataset is not None else self.train_dataset
-        return super()._get_train_sampler(dataset.dataset if isinstance(dataset, SeededBatches) else dataset)
+        dataset = dataset.dataset if isinstance(dataset, SeededBatches) else dataset
+        if self.args.train_sampling_strategy != "balanced":
+            return super()._get_train_sampler(dataset)
+        try:
+            labels = dataset_labels(dataset, self._label_columns)
+        except ValueError as error:
+            raise ValueError(f"--train_sampling_strategy balanced cannot count the classes: {error}") from error
+        return BalancedSampler(labels, self.args.seed if self.args.data_seed is None else self.args.data_seed)
 
     def get_train_dataloader(self) -> DataLoader:
         """The Trainer's, with batches whose random draws are seeded by batch, where rows have numbers."""
