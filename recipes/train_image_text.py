@@ -176,7 +176,7 @@ def main(
         with args.main_process_first(desc="drawing the pictures"):
             table.dataset_name = str(build_sample_pictures(pair.sample_dir))
     with args.main_process_first(desc="loading the data set"):
-        splits = table.load(modalities, args.seed)
+        splits = table.load(modalities, args.seed, needs_test=run.part_of_comparison)
     experiment = Experiment(
         title="Image and text: generated shapes" if notes else f"Image and text: {table.title}",
         modalities=modalities,

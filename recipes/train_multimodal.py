@@ -145,7 +145,7 @@ def main(
     show_progress(args)
     modalities = mix.parse(Path(__file__).parent)
     with args.main_process_first(desc="loading the data set"):
-        splits = table.load(modalities, args.seed)
+        splits = table.load(modalities, args.seed, needs_test=run.part_of_comparison)
     experiment = Experiment(
         title=f"{', '.join(modalities)}: {table.title}",
         modalities=modalities,

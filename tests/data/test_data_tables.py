@@ -279,3 +279,17 @@ def test_a_table_with_semicolons_is_recognised(tmp_path):
     splits = load(tmp_path / "moods.csv", columns={"text": "text"}, label_column="mood")
     assert sorted(splits["train"]["text"])[0].startswith("so; and so, ")
     assert splits["train"].features["mood"].names == ["glad", "sad"]
+
+
+def test_a_test_part_is_drawn_alike_for_every_seed_and_said(tmp_path, caplog):
+    rows = {"text": [f"word {index}" for index in range(60)], "mood": ["glad", "sad", "sad"] * 20}
+    datasets.Dataset.from_dict(rows).to_csv(tmp_path / "one.csv")
+    options = {"columns": {"text": "text"}, "label_column": "mood", "test_fraction": 0.2}
+    first, second = (load(tmp_path / "one.csv", seed=seed, **options) for seed in (1, 2))
+    assert first["test"]["text"][:] == second["test"]["text"][:]
+    assert first["validation"]["text"][:] != second["validation"]["text"][:]
+    assert np.bincount(first["test"]["mood"][:]).tolist() == [4, 8]
+    parts = [set(first[part]["text"]) for part in ("train", "validation", "test")]
+    assert sum(map(len, parts)) == len(set.union(*parts)) == 60
+    assert "no test split: 12 of the 60 training rows are drawn as one, stratified and by a fixed seed" in caplog.text
+    assert "test" not in load(tmp_path / "one.csv", columns={"text": "text"}, label_column="mood")
