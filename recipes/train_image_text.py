@@ -29,6 +29,7 @@ from hf_relearn.experiments import (
     TableArguments,
     find_backbone,
     preset_defaults,
+    refuse_small_networks,
     run_recipe,
 )
 
@@ -62,35 +63,52 @@ class ImageTextArguments:
     clip_model_name_or_path: str | None = field(
         default=None, metadata={"help": "A CLIP or SigLIP checkpoint whose two towers are taken, in place of both."}
     )
+    from_scratch: bool = field(
+        default=False,
+        metadata={
+            "help": "On a data set of your own, train the sample's small networks from random weights where no "
+            "backbone is named, at a learning rate that fits them."
+        },
+    )
     sample_dir: str = field(
         default="outputs/sample_pictures", metadata={"help": "Folder of the generated data set, if there is no other."}
     )
 
     def __post_init__(self) -> None:
-        if self.clip_model_name_or_path is None:
-            self.vision_model_name_or_path = self.vision_model_name_or_path or "backbones/resnet-tiny"
-            self.text_model_name_or_path = self.text_model_name_or_path or "backbones/bert-tiny"
-        elif self.vision_model_name_or_path is not None or self.text_model_name_or_path is not None:
+        if self.clip_model_name_or_path is not None and (
+            self.vision_model_name_or_path is not None or self.text_model_name_or_path is not None
+        ):
             raise ValueError(
                 "--clip_model_name_or_path gives both towers: leave out --vision_model_name_or_path and "
                 "--text_model_name_or_path, or give these two only"
             )
 
-    def modalities(self, recipe_folder: Path) -> "dict[str, Modality]":
-        """Name the two modalities."""
+    def modalities(self, recipe_folder: Path, small: bool) -> "dict[str, Modality]":
+        """Name the two modalities; a backbone that is not named is a small network, if these are allowed.
+
+        Raises:
+            ValueError: if they are not.
+        """
         from hf_relearn.experiments import Modality
 
-        models = (
-            self.clip_model_name_or_path or self.vision_model_name_or_path or "",
-            self.clip_model_name_or_path or self.text_model_name_or_path or "",
-        )
-        vision, text = (find_backbone(model, recipe_folder) for model in models)
+        models = {
+            "vision": self.clip_model_name_or_path or self.vision_model_name_or_path,
+            "text": self.clip_model_name_or_path or self.text_model_name_or_path,
+        }
+        if not small:
+            refuse_small_networks(models, PAIRS)
+        vision = find_backbone(models["vision"] or "backbones/resnet-tiny", recipe_folder)
+        text = find_backbone(models["text"] or "backbones/bert-tiny", recipe_folder)
         return {
             "vision": Modality("vision", self.image_column, vision),
             "text": Modality("text", self.text_column, text),
         }
 
 
+PAIRS = (
+    "--vision_model_name_or_path facebook/dinov2-small --text_model_name_or_path google-bert/bert-base-uncased",
+    "--clip_model_name_or_path openai/clip-vit-base-patch32",
+)
 # For fine-tuning pretrained towers.
 IMAGE_TEXT: dict[str, Any] = {
     "num_train_epochs": 6,
@@ -119,9 +137,13 @@ SAMPLE: dict[str, Any] = {
 }
 
 
+FROM_SCRATCH: dict[str, Any] = {**IMAGE_TEXT, "num_train_epochs": 20, "learning_rate": 1e-3, "warmup_steps": 0}
+
+
 def defaults(chosen: argparse.Namespace) -> dict[str, Any]:
     """What the flags' defaults are, for the data and the preset chosen."""
-    return {**(IMAGE_TEXT if chosen.dataset_name else SAMPLE), **preset_defaults(chosen)}
+    own_data = FROM_SCRATCH if chosen.from_scratch else IMAGE_TEXT
+    return {**(own_data if chosen.dataset_name else SAMPLE), **preset_defaults(chosen)}
 
 
 TYPES = (TableArguments, ImageTextArguments, RunArguments, ModelArguments, InputArguments)
@@ -141,6 +163,8 @@ def main(
     from hf_relearn.experiments import Experiment, run_or_compare, show_progress
 
     show_progress(args)
+    small = table.dataset_name is None or pair.from_scratch
+    modalities = pair.modalities(Path(__file__).parent, small)
 
     notes: tuple[str, ...] = ()
     card = run.card_info(datasets=table.card_datasets())
@@ -151,9 +175,8 @@ def main(
         logging.getLogger(__name__).info(PICTURES_NOTICE)
         with args.main_process_first(desc="drawing the pictures"):
             table.dataset_name = str(build_sample_pictures(pair.sample_dir))
-    modalities = pair.modalities(Path(__file__).parent)
     with args.main_process_first(desc="loading the data set"):
-        splits = table.load(modalities, args.seed)
+        splits = table.load(modalities, args.seed, needs_test=run.part_of_comparison)
     experiment = Experiment(
         title="Image and text: generated shapes" if notes else f"Image and text: {table.title}",
         modalities=modalities,

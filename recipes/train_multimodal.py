@@ -2,7 +2,7 @@ r"""Train a fusion model on any data set, with any mix of modalities, from the H
 
 Sounds and pictures, with small residual networks from scratch:
 
-    accelerate launch --quiet recipes/train_multimodal.py --dataset_name me/my-clips
+    accelerate launch --quiet recipes/train_multimodal.py --dataset_name me/my-clips --from_scratch
 
 Three modalities with names and columns of your own, two pretrained backbones, and a new encoder for given features:
 
@@ -27,6 +27,7 @@ from hf_relearn.experiments import (
     TableArguments,
     find_backbone,
     preset_defaults,
+    refuse_small_networks,
     run_recipe,
 )
 from hf_relearn.pairs import read_pairs
@@ -60,8 +61,12 @@ class ModalityArguments:
         default=None,
         metadata={
             "help": "Their backbones as NAME=HUB_ID or NAME=FOLDER; a folder with a configuration only gives random "
-            "weights, and is looked for beside the recipe, too. Unset, a small network from scratch."
+            "weights, and is looked for beside the recipe, too. Unset, a small network, with --from_scratch."
         },
+    )
+    from_scratch: bool = field(
+        default=False,
+        metadata={"help": "Train small networks from random weights where --models names no backbone."},
     )
 
     def parse(self, recipe_folder: Path) -> "dict[str, Modality]":
@@ -74,6 +79,10 @@ class ModalityArguments:
             if kind not in KINDS:
                 raise ValueError(f"--modalities: {name!r} needs a kind, as '{name}:vision'; one of {', '.join(KINDS)}")
         columns, models = read_pairs("--columns", self.columns, kinds), read_pairs("--models", self.models, kinds)
+        if not self.from_scratch:
+            needed = {name: models.get(name) for name, kind in kinds.items() if kind != "features"}
+            examples = [f"{name}={EXAMPLES[kind]}" for name, kind in kinds.items() if kind in EXAMPLES]
+            refuse_small_networks(needed, ["--models " + " ".join(examples)])
         output = {}
         for name, kind in kinds.items():
             column = columns.get(name, "image" if name == "vision" else name)
@@ -87,6 +96,12 @@ SMALL_BACKBONES = {
     "audio": "backbones/resnet-tiny-spectrogram",
     "vision": "backbones/resnet-tiny",
     "text": "backbones/bert-tiny",
+}
+EXAMPLES = {
+    "audio": "facebook/wav2vec2-base",
+    "vision": "facebook/dinov2-small",
+    "video": "MCG-NJU/videomae-base",
+    "text": "google-bert/bert-base-uncased",
 }
 MULTIMODAL: dict[str, Any] = {
     "num_train_epochs": 16,
@@ -130,7 +145,7 @@ def main(
     show_progress(args)
     modalities = mix.parse(Path(__file__).parent)
     with args.main_process_first(desc="loading the data set"):
-        splits = table.load(modalities, args.seed)
+        splits = table.load(modalities, args.seed, needs_test=run.part_of_comparison)
     experiment = Experiment(
         title=f"{', '.join(modalities)}: {table.title}",
         modalities=modalities,

@@ -7,9 +7,16 @@ import sys
 
 import pytest
 import torch
-from tiny import vit_config
+from tiny import tiny_model, training_arguments, vit_config
 
-from hf_relearn import FeaturesConfig, MultimodalForClassification, MultimodalProcessor
+from hf_relearn import (
+    FeaturesConfig,
+    MultimodalCollator,
+    MultimodalForClassification,
+    MultimodalProcessor,
+    MultimodalRelearnTrainer,
+)
+from hf_relearn.data.tables import load_table
 
 
 def test_a_sample_in_a_process_of_its_own(model_folder, clips):
@@ -119,3 +126,43 @@ def test_absurd_lines_are_named(model_folder, run, tmp_path):
     (tmp_path / "samples.jsonl").write_text("[" * 100_000 + "\n")
     code, _, err = run("predict", model_folder, "--file", tmp_path / "samples.jsonl")
     assert code != 0 and "samples.jsonl, line 1: no JSON" in err and "Traceback" not in err
+
+
+def test_the_table_of_training_needs_no_flags(tmp_path, clips, run):
+    model = tiny_model()
+    processor = MultimodalProcessor.from_model(model.config)
+    columns = {"audio": "sound", "vision": "picture"}
+    table = load_table(
+        str(clips), columns=columns, label_column="emotion", splits={"train": "train", "validation": "validation"}
+    )
+    arguments = training_arguments(tmp_path, max_steps=1, relearn_strategy="no", diagnosis_source="auto")
+    collator = MultimodalCollator(processor, columns, "emotion")
+    trainer = MultimodalRelearnTrainer(model, arguments, collator, table["train"], processing_class=processor)
+    trainer.train()
+    trainer.save_model()
+    saved = json.loads((tmp_path / "processor_config.json").read_text())
+    assert saved["columns"] == columns and saved["label_column"] == "emotion"
+
+    code, out, err = run("predict", tmp_path, "--file", clips / "validation.csv", "--json")
+    assert code == 0 and err == ""
+    given = run(*("predict", tmp_path, f"audio={clips}/validation0.wav", f"vision={clips}/validation0.png", "--json"))[
+        1
+    ]
+    first, alone = (
+        [entry["score"] for entry in json.loads(line)["predictions"]] for line in (out.split("\n")[0], given)
+    )
+    assert first == pytest.approx(alone, abs=1e-5)
+    renamed = tmp_path / "other.csv"
+    renamed.write_text(f"tone;face\n{clips}/train0.wav;{clips}/train0.png\n")
+    code, _, err = run("predict", tmp_path, "--file", renamed, "--columns", "audio=tone", "vision=face", "--json")
+    assert code == 0 and err == ""
+    code, out, err = run("predict", tmp_path, "--file", renamed, "--columns", "audio=tone", "--json")
+    assert code == 1 and out == ""
+    assert "no sample has the modality 'vision' (looked for the column 'picture'): name its column" in err
+
+
+def test_a_folder_that_is_not_there_is_said_without_asking_the_hub(model_folder, run, monkeypatch):
+    monkeypatch.chdir(model_folder.parents[1])
+    name = f"{model_folder.parent.name}/my-modle"
+    code, _, err = run("predict", name, "audio=a.wav")
+    assert code == 1 and err.endswith(f"{name}: no such folder; models in {model_folder.parent.name} are my-model\n")

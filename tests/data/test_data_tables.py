@@ -259,3 +259,37 @@ def test_files_that_are_no_tables_are_named(tmp_path):
     write_table(tmp_path / "test.jsonl", ROWS)
     with pytest.raises(TableError, match=r"files of several kinds \(train.csv, test.jsonl\)"):
         load_rows(tmp_path)
+
+
+def test_a_folder_of_save_to_disk_loads(tmp_path):
+    rows = {"text": [f"word {index}" for index in range(20)], "mood": ["glad", "sad"] * 10}
+    whole = datasets.Dataset.from_dict(rows)
+    parts = datasets.DatasetDict({"train": whole, "validation": whole.select(range(6))})
+    whole.save_to_disk(tmp_path / "one")
+    parts.save_to_disk(tmp_path / "several")
+    for folder, sizes in (("one", (18, 2)), ("several", (20, 6))):
+        splits = load(tmp_path / folder, columns={"text": "text"}, label_column="mood")
+        assert (len(splits["train"]), len(splits["validation"])) == sizes
+        assert splits["train"].features["mood"].names == ["glad", "sad"]
+
+
+def test_a_table_with_semicolons_is_recognised(tmp_path):
+    lines = ["text;mood", *(f'"so; and so, {index}";{"glad" if index % 2 else "sad"}' for index in range(20))]
+    (tmp_path / "moods.csv").write_text("\n".join(lines))
+    splits = load(tmp_path / "moods.csv", columns={"text": "text"}, label_column="mood")
+    assert sorted(splits["train"]["text"])[0].startswith("so; and so, ")
+    assert splits["train"].features["mood"].names == ["glad", "sad"]
+
+
+def test_a_test_part_is_drawn_alike_for_every_seed_and_said(tmp_path, caplog):
+    rows = {"text": [f"word {index}" for index in range(60)], "mood": ["glad", "sad", "sad"] * 20}
+    datasets.Dataset.from_dict(rows).to_csv(tmp_path / "one.csv")
+    options = {"columns": {"text": "text"}, "label_column": "mood", "test_fraction": 0.2}
+    first, second = (load(tmp_path / "one.csv", seed=seed, **options) for seed in (1, 2))
+    assert first["test"]["text"][:] == second["test"]["text"][:]
+    assert first["validation"]["text"][:] != second["validation"]["text"][:]
+    assert np.bincount(first["test"]["mood"][:]).tolist() == [4, 8]
+    parts = [set(first[part]["text"]) for part in ("train", "validation", "test")]
+    assert sum(map(len, parts)) == len(set.union(*parts)) == 60
+    assert "no test split: 12 of the 60 training rows are drawn as one, stratified and by a fixed seed" in caplog.text
+    assert "test" not in load(tmp_path / "one.csv", columns={"text": "text"}, label_column="mood")

@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import runpy
 import sys
 from pathlib import Path
@@ -79,6 +80,7 @@ def run_here(monkeypatch):
     return run
 
 
+SMALL = "--from_scratch"
 THREE = ("--modalities", "audio", "image:vision", "text")
 
 
@@ -89,7 +91,7 @@ def test_three_modalities_with_every_fusion(tables, tmp_path, run_here, fusion, 
     output = tmp_path / "run"
     run_here(
         "train_multimodal.py",
-        *("--dataset_name", str(tables[data]), "--output_dir", str(output), *THREE, *TINY),
+        *("--dataset_name", str(tables[data]), "--output_dir", str(output), *THREE, *TINY, SMALL),
         *("--fusion", fusion, "--preset", "paper", "--diagnosis_fraction", "0.5"),
     )
     results = json.loads((output / "all_results.json").read_text())
@@ -108,7 +110,7 @@ def test_spoilt_data_and_another_balancing_method_are_told_of_in_the_report(tabl
     output = tmp_path / "run"
     run_here(
         "train_multimodal.py",
-        *("--dataset_name", str(tables["whole"]), "--output_dir", str(output), *THREE, *TINY),
+        *("--dataset_name", str(tables["whole"]), "--output_dir", str(output), *THREE, *TINY, SMALL),
         *("--corrupt", "audio=noise:1.0", "text=missing:0.3", "labels:0.2", "--unimodal_loss_weight", "1"),
         *("--relearn_strategy", "no", "--balancing", "mlb", "--balancing_options", "alpha=0.5"),
     )
@@ -125,7 +127,7 @@ def test_given_features_as_sequences_and_as_columns_of_numbers(tables, tmp_path,
     output = tmp_path / "run"
     run_here(
         "train_multimodal.py",
-        *("--dataset_name", str(tables["whole"]), "--output_dir", str(output), *TINY),
+        *("--dataset_name", str(tables["whole"]), "--output_dir", str(output), *TINY, SMALL),
         *("--modalities", "gaze:features", "sensors:features", "text", "--columns", "sensors=x,y"),
     )
     config = MultimodalForClassification.from_pretrained(output).config
@@ -192,7 +194,64 @@ def test_image_text_recipe_names_the_column_that_is_not_there(tables, tmp_path):
     process = start_recipe(
         "train_image_text.py",
         *("--dataset_name", str(tables["whole"]), "--text_column", "caption", "--output_dir", str(tmp_path / "run")),
+        SMALL,
     )
     assert process.returncode != 0
     assert "has no column 'caption'; it has audio, image, text" in process.stderr
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        (
+            "train_image_text.py",
+            "no backbone is named for vision, text: name pretrained ones, as --vision_model_name_or_path "
+            "facebook/dinov2-small --text_model_name_or_path",
+        ),
+        (
+            "train_multimodal.py",
+            "no backbone is named for audio, vision: name pretrained ones, as --models audio=facebook/wav2vec2-base",
+        ),
+    ],
+)
+def test_own_data_need_named_backbones(tables, tmp_path, run_here, capsys, recipe, message):
+    with pytest.raises(SystemExit):
+        run_here(recipe, "--dataset_name", str(tables["whole"]), "--output_dir", str(tmp_path / "run"))
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    assert message in line and "with --from_scratch" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_from_scratch_sets_a_rate_that_fits_and_a_lower_one_warns(tables, tmp_path, run_here, caplog):
+    flags = ("--dataset_name", str(tables["whole"]), *TINY, SMALL, "--relearn_strategy", "no")
+    caplog.set_level(logging.WARNING, logger="hf_relearn")
+    run_here("train_image_text.py", *flags, "--output_dir", str(tmp_path / "a"))
+    assert json.loads((tmp_path / "a" / "training_arguments.json").read_text())["learning_rate"] == 1e-3
+    assert "begins with random weights" not in caplog.text
+    run_here(
+        "train_image_text.py",
+        *(*flags, "--output_dir", str(tmp_path / "b"), "--learning_rate", "2e-5", "--learning_rates", "text=1e-3"),
+    )
+    said = [record.message for record in caplog.records if "begins with random weights" in record.message]
+    assert len(said) == 1 and said[0].startswith("the encoder of vision") and "--learning_rates vision=1e-3" in said[0]
+
+
+def test_several_classes_per_sample_switch_re_learning_off(tmp_path, run_here, caplog):
+    rows = make_rows(36, None, np.random.default_rng(0))
+    rows["label"] = [["low"] if index % 2 else ["low", "high"] for index in range(36)]
+    data = tmp_path / "data"
+    data.mkdir()
+    for split in ("train", "validation"):
+        Dataset.from_dict({name: rows[name] for name in ("image", "text", "label")}).to_parquet(
+            data / f"{split}.parquet"
+        )
+    caplog.set_level(logging.INFO, logger="hf_relearn")
+    run_here(
+        "train_image_text.py",
+        *("--dataset_name", str(data), SMALL, "--output_dir", str(tmp_path / "run"), "--max_steps", "2"),
+        *("--eval_strategy", "no", "--save_strategy", "no", "--image_size", "16"),
+    )
+    assert "Samples have several classes, which cannot be diagnosed: --relearn_strategy no" in caplog.messages
+    model = MultimodalForClassification.from_pretrained(tmp_path / "run")
+    assert model.config.problem_type == "multi_label_classification" and model.config.num_labels == 2

@@ -23,6 +23,7 @@ def test_any_mix_of_modalities_is_given_by_flags(modality_arguments):
         ["rgb:vision", "flow:vision", "text", "gaze:features"],
         columns=["rgb=frames", "flow=flow_frames", "gaze=x,y"],
         models=["rgb=google/vit-base-patch16-224-in21k"],
+        from_scratch=True,
     )
     modalities = mix.parse(RECIPES)
     assert list(modalities) == ["rgb", "flow", "text", "gaze"]
@@ -35,7 +36,7 @@ def test_any_mix_of_modalities_is_given_by_flags(modality_arguments):
 
 
 def test_without_flags_there_are_audio_and_image(modality_arguments):
-    modalities = modality_arguments().parse(RECIPES)
+    modalities = modality_arguments(from_scratch=True).parse(RECIPES)
     assert {name: modality.column for name, modality in modalities.items()} == {"audio": "audio", "vision": "image"}
 
 

@@ -120,7 +120,7 @@ def test_multimodal_recipe_on_recorded_digits(shared_data, tmp_path):
     output = tmp_path / "run"
     run_recipe(
         "train_multimodal.py",
-        *("--dataset_name", str(shared_data / "av_digits"), "--output_dir", str(output)),
+        *("--dataset_name", str(shared_data / "av_digits"), "--output_dir", str(output), "--from_scratch"),
         *("--max_steps", "4", "--per_device_train_batch_size", "16", "--eval_strategy", "no", "--preset", "paper"),
         *("--diagnosis_max_samples", "20", "--relearn_strategy", "steps", "--relearn_interval", "2"),
     )

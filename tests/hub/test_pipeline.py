@@ -13,6 +13,7 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pages
 import pytest
@@ -373,3 +374,46 @@ def test_errors_name_sample_and_modality(classify, batch_size):
 def test_a_saved_pipeline_is_whole(classify, tmp_path):
     classify.save_pretrained(tmp_path)
     assert pipeline(TASK, model=str(tmp_path), device=-1)(sample(0)) == classify(sample(0))
+
+
+# --- data sets, and samples that cannot be read ---
+
+
+def table_of(columns=("audio", "vision")):
+    rows = [sample(index) for index in range(3)]
+    names = dict(zip(("audio", "vision"), columns, strict=True))
+    features = {columns[0]: datasets.List(datasets.Value("float32")), columns[1]: datasets.Image()}
+    return datasets.Dataset.from_list(
+        [{**{names[key]: value for key, value in row.items()}, "label": 1, "id": "x"} for row in rows],
+        features=datasets.Features({**features, "label": datasets.Value("int64"), "id": datasets.Value("string")}),
+    )
+
+
+def scores_of(entries):
+    return {entry["label"]: pytest.approx(entry["score"], abs=1e-6) for entry in entries}
+
+
+def test_other_columns_of_a_data_set_are_passed_over(folder):
+    classify = pipeline(TASK, model=str(folder), device=-1)
+    alone = [scores_of(entries) for entries in classify([sample(index) for index in range(3)])]
+    assert [scores_of(entries) for entries in classify(table_of(), batch_size=2)] == alone
+    classify.processor.columns = {"audio": "sound", "vision": "picture"}  # those of the training
+    assert [scores_of(entries) for entries in classify(table_of(("sound", "picture")))] == alone
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 4])
+def test_samples_that_cannot_be_read_are_skipped_with_the_reason(classify, batch_size):
+    samples = [sample(0), {"audio": "nowhere.wav"}, {}, sample(1), {"audio": b"no sound"}, sample(2)]
+    found = classify(samples, on_error="skip", batch_size=batch_size, top_k=None)
+    assert [found[place]["error"] for place in (1, 2, 4)] == [
+        "sample 1: modality 'audio': nowhere.wav: no such file",
+        "sample 2 has none of the modalities audio, vision: it needs at least one",
+        found[4]["error"],
+    ]
+    assert found[4]["error"].startswith("sample 4: modality 'audio'")
+    for place, seed in ((0, 0), (3, 1), (5, 2)):
+        assert scores_of(found[place]) == scores_of(classify(sample(seed), top_k=None))
+    with pytest.raises(ValueError, match="sample 1: modality 'audio': nowhere.wav: no such file"):
+        classify(samples[:2], batch_size=batch_size)
+    with pytest.raises(ValueError, match="on_error is 'pass': use 'raise' or 'skip'"):
+        classify(samples, on_error="pass")

@@ -386,3 +386,8 @@ def test_no_parameter_belongs_to_two_encoders_and_none_is_counted_twice():
     encoders = sum(encoder.backbone.num_parameters() for encoder in model.encoders.values())
     classifier = model.classifier.weight.numel() + model.classifier.bias.numel()
     assert model.num_parameters() == encoders + heads + classifier
+
+
+def test_the_modality_is_named_whose_model_cannot_be_had():
+    with pytest.raises(OSError, match="modality 'words': the model nobody/no-such-model cannot be had: "):
+        MultimodalForClassification.from_backbones({"words": "nobody/no-such-model"}, num_labels=2)

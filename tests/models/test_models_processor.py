@@ -192,3 +192,26 @@ def test_settings_that_name_no_preprocessor_are_refused(name):
         MultimodalProcessor({"m": {"type": "waveform", "feature_extractor": {"feature_extractor_type": name}}})
     with pytest.raises(ValueError, match="feature_extractor_type is None"):
         from_settings({}, "feature_extractor_type")
+
+
+def test_values_by_the_arguments_of_other_processors():
+    model = build({"speech": wav2vec2_config(), "face": vit_config()})
+    processor = MultimodalProcessor.from_model(model.config)
+    sounds, faces = [noise(3000), noise(5000)], [flat(1), flat(9)]
+    expected, given = processor({"speech": sounds, "face": faces}), processor(audio=sounds, images=faces)
+    assert expected.keys() == given.keys()
+    assert all(torch.equal(value, given[name]) for name, value in expected.items())
+    alone = processor(audio=sounds[0], images=faces[0])
+    assert alone["face_pixel_values"].shape[0] == 1
+    with pytest.raises(ValueError, match="videos= means no modality of the processor: give the values by name"):
+        processor(videos=["a.mp4"])
+    with pytest.raises(ValueError, match="give values, or images, not both"):
+        processor({"speech": sounds, "face": faces}, images=faces)
+
+
+def test_hidden_states_are_told_where_to_find():
+    model = build({"face": vit_config()})
+    pixels = torch.zeros(1, 3, 16, 16)
+    with pytest.raises(TypeError, match="output_hidden_states=True is not for a fusion model: `features` of the out"):
+        model(face_pixel_values=pixels, output_hidden_states=True)
+    model(face_pixel_values=pixels, output_hidden_states=False)

@@ -2,12 +2,14 @@
 
 import pytest
 import torch
-from tiny import CONSTANT_STRENGTH, FEW_SAMPLES, history
+from tiny import CONSTANT_STRENGTH, FEW_SAMPLES, TensorRows, history, tiny_model, without_times
 from torch import nn
 from transformers import Trainer
 from two_towers import Pairs, TwoTowers, arguments, train_two_towers
 
 from hf_relearn import InitialWeights, RelearnCallback
+from hf_relearn.relearning.features import multimodal_features
+from hf_relearn.training import read_history
 
 pytestmark = [FEW_SAMPLES, CONSTANT_STRENGTH]
 
@@ -119,3 +121,55 @@ def test_an_encoder_outside_the_model_is_an_error(tmp_path):
         relearn = RelearnCallback({"sound": encoder}, lambda model, batch: {}, relearn_alpha="0.5")
         with pytest.raises(ValueError, match=f"encoder given for 'sound' is {what}"):
             Trainer(model, arguments(tmp_path), train_dataset=Pairs(40, 0), callbacks=[relearn]).train()
+
+
+def trainer_of_ours(folder, callback, **kwargs):
+    settings = {"num_train_epochs": 4, "save_strategy": "epoch"}
+    settings |= {"remove_unused_columns": False, "eval_strategy": "epoch", **kwargs}
+    return Trainer(
+        tiny_model(unimodal_loss_weight=1.0),
+        arguments(folder, **settings),
+        train_dataset=TensorRows(),
+        eval_dataset=TensorRows(24, seed=1),
+        callbacks=[callback],
+    )
+
+
+def test_a_model_of_ours_needs_no_arguments(tmp_path):
+    trainer_of_ours(tmp_path, RelearnCallback(), eval_on_start=True).train()
+    start, *points = read_history(tmp_path)
+    assert start["kind"] == "start" and [record["kind"] for record in points] == ["point", "point"]
+    assert set(points[0]["modalities"]) == {"audio", "vision"} and points[0]["num_classes"] == 3
+    assert "train_head_accuracy" in points[0]["modalities"]["audio"]
+
+    given = RelearnCallback(
+        lambda model: model.encoders,
+        multimodal_features,
+        TensorRows(24, seed=1),
+        num_classes=3,
+        heads=lambda model: model.unimodal_heads,
+    )
+    trainer_of_ours(tmp_path / "given", given, eval_on_start=True).train()
+    assert without_times(read_history(tmp_path / "given")) == without_times(read_history(tmp_path))
+
+    resumed = trainer_of_ours(tmp_path, RelearnCallback(), eval_on_start=True)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-5"))
+    again = read_history(tmp_path)
+    assert [record["kind"] for record in again] == ["start", "point", "point"]
+    assert again[1]["diagnosis_size"] == points[0]["diagnosis_size"] == 24
+
+
+def test_the_first_evaluation_gives_the_held_out_samples(tmp_path):
+    trainer_of_ours(tmp_path, RelearnCallback()).train()
+    assert [record["kind"] for record in read_history(tmp_path)] == ["point", "point"]
+
+
+def test_what_the_callback_cannot_find_is_named(tmp_path):
+    with pytest.raises(ValueError, match="model is a TwoTowers, .*give encoders and feature_function"):
+        Trainer(TwoTowers(), arguments(tmp_path), train_dataset=Pairs(40, 0), callbacks=[RelearnCallback()]).train()
+    with pytest.raises(ValueError, match="no held-out samples to diagnose on"):
+        trainer_of_ours(tmp_path / "a", RelearnCallback(), eval_strategy="no").train()
+    with pytest.raises(ValueError, match="set eval_on_start=True, or give RelearnCallback a diagnosis_dataset"):
+        trainer_of_ours(tmp_path / "b", RelearnCallback(), eval_strategy="steps", eval_steps=100).train()
+    with pytest.raises(TypeError, match="give both encoders and feature_function"):
+        RelearnCallback(lambda model: model.encoders)

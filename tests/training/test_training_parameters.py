@@ -1,5 +1,6 @@
 """Learning rates and freezing by modality, part or pattern."""
 
+import json
 import logging
 
 import pytest
@@ -9,6 +10,7 @@ from tiny import (
     FEW_SAMPLES,
     TensorRows,
     assert_same,
+    history,
     make_trainer,
     tiny_model,
     training_arguments,
@@ -16,6 +18,7 @@ from tiny import (
 )
 from two_towers import TwoTowers
 
+from hf_relearn.method.alpha import constant_alphas
 from hf_relearn.training import MultimodalRelearnTrainer, RelearnTrainingArguments
 from hf_relearn.training.parameter_groups import parse_learning_rates, selected_parameters
 
@@ -146,3 +149,44 @@ def test_a_model_of_ones_own_is_selected_by_its_names():
     assert set(selected_parameters(TwoTowers(), "ear", "--freeze")) == {
         name for name, _ in TwoTowers().named_parameters() if name.startswith("ear.")
     }
+
+
+@pytest.mark.parametrize(
+    ("rates", "frozen", "modalities", "alpha"),
+    [
+        ("audio=1e-3,classifier=2e-3", "audio.*embeddings,classifier.{1,9}bias", "vision", "vision=0.9"),
+        (
+            ["audio=1e-3", "classifier=2e-3"],
+            ["audio.*embeddings", "classifier.{1,9}bias"],
+            ["vision"],
+            ["vision=0.9"],
+        ),
+        (
+            {"audio": 1e-3, "classifier": 2e-3},
+            {"audio.*embeddings": True, "vision": False, "classifier.{1,9}bias": True},
+            {"vision": True, "audio": False},
+            {"vision": 0.9},
+        ),
+    ],
+)
+def test_settings_of_parts_take_a_string_a_list_or_a_mapping(tmp_path, rates, frozen, modalities, alpha):
+    settings = {"learning_rates": rates, "freeze": frozen, "relearn_modalities": modalities, "relearn_alpha": alpha}
+    trainer = make_trainer(tmp_path, **settings)
+    trainer.create_optimizer()
+    assert {rate for rate, _ in rates_by_name(trainer).values()} == {1e-2, 1e-3, 2e-3}
+    assert rates_by_name(trainer)["classifier.weight"][0] == 2e-3
+    trained = {name for name, parameter in trainer.model.named_parameters() if parameter.requires_grad}
+    left = {name for name, _ in trainer.model.named_parameters()} - trained
+    assert "classifier.bias" in left and any("audio" in name and "embeddings" in name for name in left)
+    assert not any("vision" in name for name in left)
+    written = json.loads(trainer.args.to_json_string())
+    assert written["freeze"] == ["audio.*embeddings", "classifier.{1,9}bias"]
+    assert RelearnTrainingArguments(**{name: written[name] for name in settings}).relearn_alpha == "vision=0.9"
+    assert constant_alphas(trainer.args.relearn_alpha, ["audio", "vision"]) == {"audio": 0.0, "vision": 0.9}
+
+
+def test_a_strength_for_one_modality_leaves_the_others_alone(tmp_path):
+    trainer = make_trainer(tmp_path, relearn_alpha={"vision": 0.9}, num_train_epochs=2)
+    trainer.train()
+    (record,) = history(tmp_path)
+    assert {name: values["alpha"] for name, values in record["modalities"].items()} == {"audio": 0.0, "vision": 0.9}

@@ -5,11 +5,23 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import accuracy_score, f1_score
-from tiny import CONSTANT_STRENGTH, FEW_SAMPLES, NUM_CLASSES, TensorRows, make_trainer, tiny_model
+from tiny import (
+    CONSTANT_STRENGTH,
+    FEW_SAMPLES,
+    NUM_CLASSES,
+    TensorRows,
+    assert_same,
+    make_trainer,
+    tiny_model,
+    training_arguments,
+    weights_of,
+)
+from tokenizers_of_words import bert_like
 from torch.nn.functional import cross_entropy
-from transformers import EvalPrediction
+from transformers import BertConfig, EvalPrediction
 from two_towers import Pairs, TwoTowers
 
+from hf_relearn import MultimodalForClassification, MultimodalProcessor, MultimodalRelearnTrainer
 from hf_relearn.relearning.labels import dataset_labels
 from hf_relearn.training import RelearnTrainingArguments, classification_metrics
 from hf_relearn.training.targets import balanced_class_weights
@@ -164,3 +176,89 @@ def test_balanced_weights_of_several_classes_per_sample_are_refused(tmp_path):
 def test_weights_are_read_with_the_arguments(tmp_path):
     with pytest.raises(ValueError, match="--class_weights is 'even'"):
         RelearnTrainingArguments(str(tmp_path), use_cpu=True, class_weights=["even"])
+
+
+def words_of(moods, column="mood"):
+    features = datasets.Features({"text": datasets.Value("string"), column: datasets.ClassLabel(names=list("abc"))})
+    rows = {"text": [f"the {mood}" for mood in moods], column: list(moods)}
+    return datasets.Dataset.from_dict(rows, features=features)
+
+
+def text_trainer(folder, dataset, num_labels, **kwargs):
+    processor = MultimodalProcessor({"text": {"type": "text", "tokenizer": bert_like()}})
+    config = BertConfig(
+        vocab_size=64, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
+    )
+    model = MultimodalForClassification.from_backbones({"text": config}, num_labels=num_labels)
+    settings = training_arguments(folder, max_steps=1, relearn_strategy="no", diagnosis_source="auto")
+    return MultimodalRelearnTrainer(model, settings, train_dataset=dataset, processing_class=processor, **kwargs)
+
+
+def test_the_only_column_of_classes_is_the_label(tmp_path):
+    output = text_trainer(tmp_path, words_of("abcabcabc"), 3).train()
+    assert output.training_loss > 0
+
+
+def test_too_few_classes_are_told_of_before_training(tmp_path):
+    with pytest.raises(ValueError, match="column 'mood' holds 2, but the model has 2 classes: .*num_labels=3"):
+        text_trainer(tmp_path, words_of("abcabc"), 2)
+
+
+def test_a_label_column_that_is_not_found_names_the_remedy():
+    with pytest.raises(ValueError, match=r"looked for label, labels among text, mood; .*label_column=\.\.\."):
+        dataset_labels(words_of("abc"))
+
+
+class FewOfOne(TensorRows):
+    """24 samples of class 0, 8 of class 1, 4 of class 2."""
+
+    def __init__(self):
+        super().__init__(36)
+        self.labels = np.repeat([0, 1, 2], [24, 8, 4])
+
+
+def test_balanced_sampling_draws_each_class_alike_and_goes_on_alike(tmp_path):
+    def trainer():
+        seen.clear()
+        rows = FewOfOne()
+        settings = {"train_sampling_strategy": "balanced", "save_strategy": "steps", "save_steps": 1}
+        trainer = make_trainer(
+            tmp_path, train_dataset=rows, relearn_strategy="no", diagnosis_source="auto", **settings
+        )
+        collate = trainer.data_collator
+
+        def collated(batch):
+            seen.append([row["labels"] for row in batch])
+            return collate(batch)
+
+        trainer.data_collator = collated
+        return trainer
+
+    seen: list[list[int]] = []
+    whole = trainer()
+    whole.train()
+    batches = [batch for batch in seen if len(batch) in (8, 4)]
+    per_epoch = [sum(batches[start : start + 5], []) for start in (0, 5, 10)]
+    for labels in per_epoch:
+        assert np.bincount(labels).tolist() == [12, 12, 12]
+    assert per_epoch[0] != per_epoch[1]
+    resumed = trainer()
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-7"))
+    assert_same(weights_of(resumed.model), weights_of(whole.model))
+
+
+def test_the_best_model_is_chosen_by_macro_f1(tmp_path):
+    trainer = make_trainer(
+        tmp_path,
+        train_dataset=FewOfOne(),
+        relearn_strategy="no",
+        diagnosis_source="auto",
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        load_best_model_at_end=True,
+        metric_for_best_model="f1_macro",
+    )
+    trainer.train()
+    values = [entry["eval_f1_macro"] for entry in trainer.state.log_history if "eval_f1_macro" in entry]
+    assert len(values) == 3 and trainer.state.best_metric == max(values)
+    assert trainer.evaluate()["eval_f1_macro"] == max(values)

@@ -12,12 +12,12 @@ from hf_relearn.cli.shared import (
     Revision,
     UsageError,
     epilog,
+    given_columns,
     load_model,
     print_json,
     quiet,
     text_table,
 )
-from hf_relearn.pairs import read_pairs
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -59,8 +59,11 @@ def diagnose(
         ),
     ] = None,
     label_column: Annotated[
-        str, typer.Option("--label_column", metavar="COLUMN", help="Column with classes.")
-    ] = "label",
+        str | None,
+        typer.Option(
+            "--label_column", metavar="COLUMN", help="Column with classes; unset, as in training, or 'label'."
+        ),
+    ] = None,
     train_split: Annotated[
         str, typer.Option("--train_split", metavar="SPLIT", help="Split that the model was trained on.")
     ] = "train",
@@ -117,7 +120,8 @@ def diagnose(
         from hf_relearn.training.saved_model import diagnose_saved_model
 
         loaded, processor = load_model(model, revision)
-        column_of = _columns(columns, loaded)
+        column_of = given_columns(columns, processor)
+        label_column = label_column or processor.label_column or "label"
         splits, notes = _load_splits(
             loaded,
             column_of,
@@ -154,19 +158,6 @@ def diagnose(
         print(_table(found))
         for note in notes:
             print(f"note: {note}")
-
-
-def _columns(given: list[str] | None, model: "MultimodalForClassification") -> dict[str, str | list[str]]:
-    modalities = model.config.modalities
-    try:
-        pairs = read_pairs("--columns", given, modalities)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
-    columns: dict[str, str | list[str]] = {name: pairs.get(name, name) for name in modalities}
-    for name, column in pairs.items():
-        if modalities[name].kind == "features" and "," in column:
-            columns[name] = column.split(",")
-    return columns
 
 
 def _load_splits(

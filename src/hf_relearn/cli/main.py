@@ -8,13 +8,14 @@ from typing import Annotated
 import typer
 
 from hf_relearn import __version__
-from hf_relearn.cli import diagnose, folders, predict, sharing
+from hf_relearn.cli import diagnose, evaluate, folders, predict, sharing
 from hf_relearn.cli.shared import EXIT_CODES, UsageError
 from hf_relearn.errors import one_line
 
 FAILED, WRONG_USAGE = 1, 2
 COMMANDS: dict[str, tuple[Callable[..., None], str]] = {  # with the end of its help
     "predict": (predict.predict, predict.EPILOG),
+    "evaluate": (evaluate.evaluate, evaluate.EPILOG),
     "diagnose": (diagnose.diagnose, diagnose.EPILOG),
     "report": (folders.report, folders.REPORT_EPILOG),
     "compare": (folders.compare, folders.COMPARE_EPILOG),

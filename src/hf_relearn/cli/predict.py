@@ -16,6 +16,7 @@ from hf_relearn.cli.shared import (
     Revision,
     UsageError,
     epilog,
+    given_columns,
     load_model,
     print_json,
     quiet,
@@ -48,6 +49,14 @@ def predict(
             help="Samples: CSV with one column per modality, or JSON with one object per line (.jsonl; '-' reads such "
             "lines from stdin). Files named there are looked up from the folder of FILE; an empty cell or null is a "
             "missing modality.",
+        ),
+    ] = None,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--columns",
+            metavar="MODALITY=COLUMN ...",
+            help="Columns of FILE; unset, those of the table that the model was trained on, or as the modalities.",
         ),
     ] = None,
     top_k: Annotated[int, typer.Option("--top_k", metavar="N", min=1, help="Labels per sample.")] = 5,
@@ -91,7 +100,7 @@ def predict(
             model=loaded, processor=processor, task=TASK, device=-1 if cpu else None
         )
         samples = (
-            _rows_as_samples(classify, file)
+            _samples_of_file(classify, file, given_columns(columns, processor))
             if file
             else iter([_given_sample(classify, [(name, value) for _, name, _, value in pairs])])
         )
@@ -144,35 +153,53 @@ def _given_sample(classify: "MultimodalClassificationPipeline", pairs: Sequence[
     return sample
 
 
-def _rows_as_samples(classify: "MultimodalClassificationPipeline", path: str) -> Iterator[dict[str, Any]]:
+def _samples_of_file(
+    classify: "MultimodalClassificationPipeline", path: str, columns: Mapping[str, str | list[str]]
+) -> Iterator[dict[str, Any]]:
+    """Read the samples of a file: a whole file before the first is classified, stdin one by one."""
+    samples = _rows_as_samples(classify, path, columns)
+    return samples if path == "-" else iter(list(samples))
+
+
+def _rows_as_samples(
+    classify: "MultimodalClassificationPipeline", path: str, columns: Mapping[str, str | list[str]]
+) -> Iterator[dict[str, Any]]:
     """Read the samples of a file, one at a time; columns of no modality are left out, with a note on stderr."""
     folder = Path() if path == "-" else Path(path).parent
-    left_out: set[str] = set()
+    modalities = classify.model.config.modalities
+    left_out = {classify.processor.label_column}
+    missing = set(modalities)
     number = -1
     for number, row in enumerate(_rows(path)):
-        sample: dict[str, Any] = {}
-        for key, value in row.items():
-            name = classify.modality_of(key)
-            if name is None:
-                if key not in left_out:
-                    print(f"hf-relearn predict: note: {path}: {key!r} is no modality, left out", file=sys.stderr)
+        sample, others = classify.sample_of_row(row, columns)
+        for key in others:
+            if key not in left_out:
+                print(f"hf-relearn predict: note: {path}: {key!r} is no modality, left out", file=sys.stderr)
                 left_out.add(key)
-            else:
-                sample[name] = _from_file(value, classify.model.config.modalities[name].kind, folder)
+        sample = {name: _from_file(value, modalities[name].kind, folder) for name, value in sample.items()}
         if all(value is None for value in sample.values()):
             raise ValueError(
-                f"{path}: sample {number} has none of the modalities {', '.join(classify.processor.inputs)}, by which "
-                "columns must be named"
+                f"{path}: sample {number} has none of the modalities {', '.join(modalities)}, by which columns must "
+                "be named, unless --columns names them"
             )
+        missing -= {name for name, value in sample.items() if value is not None}
         yield sample
     if number < 0:
         raise ValueError(f"{path} holds no samples")
+    if missing and path != "-":
+        name = min(missing)
+        raise ValueError(
+            f"{path}: no sample has the modality {name!r} (looked for the column {columns.get(name, name)!r}): name "
+            f"its column, --columns {name}=COLUMN"
+        )
 
 
 def _rows(path: str) -> Iterator[Mapping[str, Any]]:
     if Path(path).suffix.lower() == ".csv":
+        from hf_relearn.data.table_files import separator
+
         with open(path, newline="", encoding="utf-8-sig") as file:
-            for row in csv.DictReader(file):
+            for row in csv.DictReader(file, delimiter=separator(Path(path))):
                 yield {key: value or None for key, value in row.items() if key is not None}
         return
     with nullcontext(sys.stdin) if path == "-" else open(path, encoding="utf-8") as file:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hf_relearn.pairs import read_pairs
+
 if TYPE_CHECKING:
     from hf_relearn.models import MultimodalForClassification, MultimodalProcessor
 
@@ -69,12 +71,31 @@ def check_model(name_or_path: str, revision: str) -> None:
         except HFValidationError:
             message = f"{name_or_path}: no such folder, and not a name that a model on the Hub could have"
             raise FileNotFoundError(message) from None
+        beside = Path(name_or_path).parent
+        if beside != Path() and beside.is_dir():  # the Hub would be asked several times
+            there = sorted(path.name for path in beside.iterdir() if (path / "config.json").is_file())
+            raise FileNotFoundError(
+                f"{name_or_path}: no such folder; models in {beside} are {', '.join(there[:10]) or 'not there'}"
+            )
     config, _ = PreTrainedConfig.get_config_dict(name_or_path, revision=revision)
     if config.get("model_type") != MultimodalConfig.model_type:
         code = " and brings code of its own, which is not run" if "auto_map" in config else ""
         raise ValueError(
             f"{name_or_path} holds a model of the type {config.get('model_type')!r}, which is no fusion model{code}"
         )
+
+
+def given_columns(given: Sequence[str] | None, processor: "MultimodalProcessor") -> dict[str, str | list[str]]:
+    """Return the column of each modality: as `--columns` says, as in training, or as the modality is called."""
+    try:
+        pairs = read_pairs("--columns", given, processor.inputs)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    columns: dict[str, str | list[str]] = {name: processor.columns.get(name, name) for name in processor.inputs}
+    for name, column in pairs.items():
+        several = processor.modalities[name]["type"] == "features" and "," in column
+        columns[name] = column.split(",") if several else column
+    return columns
 
 
 def print_json(value: Any) -> None:

@@ -74,6 +74,10 @@ def _read(
         return _read_files({splits["train"] or "train": [path]}), path.parent
     if path.suffix in _FORMATS and not path.exists():
         raise FileNotFoundError(f"{name_or_path}: no such file")
+    if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():  # what `save_to_disk` leaves
+        saved = datasets.load_from_disk(name_or_path)
+        whole = saved if isinstance(saved, DatasetDict) else DatasetDict({splits["train"] or "train": saved})
+        return whole, None
     if path.is_dir():
         if config_name is None and (files := _files_of_splits(path, splits)):
             return _read_files(files), path
@@ -117,6 +121,8 @@ def _read_files(files: Mapping[str, list[Path]]) -> DatasetDict:
         for path in paths:
             _check_file(path)
     builder, options = _FORMATS[suffix]
+    if suffix == ".csv":
+        options = {**options, "sep": separator(next(iter(files.values()))[0])}
     return datasets.load_dataset(
         builder, data_files={split: [str(path) for path in paths] for split, paths in files.items()}, **options
     )
@@ -164,11 +170,19 @@ def _check_file(path: Path) -> None:
         _check_encoding(path)
         with path.open(encoding="utf-8-sig", newline="") as file:
             if path.suffix in (".csv", ".tsv"):
-                names = next(csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ","), [])
+                names = next(csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else separator(path)), [])
             else:
                 names = _keys(file.readline()) if path.suffix == ".jsonl" else []
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise TableError(f"{path}: the column {twice[0]!r} is there {names.count(twice[0])} times: rename all but one")
+
+
+def separator(path: Path) -> str:
+    """What stands between the cells of a CSV file, by its header: a comma, or else a semicolon or tab."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        header = file.readline()
+    found = [mark for mark in ",;\t" if len(next(csv.reader([header], delimiter=mark), [])) > 1]
+    return found[0] if found else ","
 
 
 def _keys(line: str) -> list[str]:

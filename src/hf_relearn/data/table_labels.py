@@ -3,7 +3,7 @@
 import logging
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from datasets import ClassLabel, Dataset, DatasetDict, List, Value
@@ -56,6 +56,36 @@ def with_class_labels(splits: DatasetDict, column: str, name: str) -> DatasetDic
     classes = ClassLabel(names=[str(value) for value in values])
     target = List(classes) if several else classes
     return DatasetDict({part: _numbered(split, column, numbers, target) for part, split in splits.items()})
+
+
+def with_classes_of(split: Dataset, column: str, names: Sequence[str], origin: str) -> Dataset:
+    """Give a split of `load_table` the class numbers of a model, by the names of the classes.
+
+    Numbers as names, of which the model has none, are class numbers already.
+
+    Args:
+        split: with a `ClassLabel`, or a list of it, in the column.
+        column: the label column.
+        names: the model's classes, in order.
+        origin: the data set, for messages.
+
+    Raises:
+        TableError: for a class that the model does not have.
+    """
+    feature: Any = split.features[column]
+    several = isinstance(feature, List)
+    own = (feature.feature if several else feature).names
+    places = {name: index for index, name in enumerate(names)}
+    if not places.keys() & set(own) and all(name.isascii() and name.isdigit() for name in own):
+        places = {str(index): index for index in range(len(names))}
+    if unknown := [name for name in own if name not in places]:
+        raise TableError(
+            f"{origin}: the label column {column!r} has the class {unknown[0]!r}, which the model does not have; its "
+            f"classes are {', '.join(names[:10])}"
+        )
+    numbers = {index: places[name] for index, name in enumerate(own)} | {UNLABELLED: UNLABELLED}
+    classes = ClassLabel(names=list(names))
+    return _numbered(split, column, numbers, List(classes) if several else classes)
 
 
 def sorted_classes(values: Iterable[Any]) -> list[Any]:

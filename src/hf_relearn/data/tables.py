@@ -1,5 +1,6 @@
 """Any data set with columns of media, text or numbers and a label column, ready for the collator."""
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,8 @@ from hf_relearn.data.table_files import TableError, read_table
 from hf_relearn.data.table_labels import with_class_labels
 from hf_relearn.data.table_media import UNREADABLE, handle_unreadable
 from hf_relearn.method import stratified_indices
+
+logger = logging.getLogger(__name__)
 
 MEDIA: dict[str, type] = {"audio": Audio, "image": Image, "vision": Image, "video": Video}
 KINDS = (*MEDIA, "text", "features")
@@ -138,6 +141,7 @@ def load_table(
     splits: Mapping[str, str | None],
     kinds: Mapping[str, str] | None = None,
     validation_fraction: float = 0.1,
+    test_fraction: float = 0.0,
     max_train_samples: int | None = None,
     seed: int = 0,
     unreadable: str | None = None,
@@ -148,18 +152,20 @@ def load_table(
     Args:
         name_or_path: Hub id; or a local folder: of Parquet files, of media with a metadata file (as `imagefolder`
             reads them), or of tables (`train.csv`, `test.csv`, ...; also .tsv, .json, .jsonl, .parquet) beside their
-            media; or one such file, which is the training split. Paths in a local table are relative to its folder. An
-            empty cell is a missing value: a sample without that modality.
+            media; or one such file, which is the training split; or what `save_to_disk` left. Paths in a local table
+            are relative to its folder. An empty cell is a missing value: a sample without that modality.
         config_name: configuration of the data set.
         columns: modality -> column, or a list of columns with numbers that make one vector.
         label_column: column with class labels: `ClassLabel`, integers or strings; or lists of them, where a sample
             has several classes or none.
         splits: `train`, `validation`, `test` -> name of the split there. A missing validation split is drawn from
             the training split, seeded, and stratified where a sample has one class; a missing test split stays
-            missing.
+            missing, unless `test_fraction` draws it.
         kinds: modality -> `audio`, `image` (or `vision`), `video`, `text` or `features`; a modality that is not named
             here is of the kind that it is called.
         validation_fraction: share of the training split that is drawn then.
+        test_fraction: share of the training split that is drawn as a test split first, if there is none. The draw does
+            not depend on `seed`, so that runs with several seeds are tested on the same samples.
         max_train_samples: size of a (stratified) part of the training split to use; None for all of it.
         seed: of these draws.
         unreadable: decode every sound, image and video beforehand, and treat those that cannot be read as an
@@ -205,19 +211,9 @@ def load_table(
         chosen[part] = dataset
     chosen = with_class_labels(chosen, label_column, name)
     one_class = isinstance(chosen["train"].features[label_column], ClassLabel)
-    if "validation" not in chosen:
-        stratum = {"stratify_by_column": label_column} if one_class else {}
-        if one_class:
-            _refuse_lone_classes(chosen["train"], label_column, name)
-        try:
-            drawn = chosen["train"].train_test_split(test_size=validation_fraction, seed=seed, **stratum)
-        except ValueError as error:
-            raise TableError(
-                f"a validation split cannot be drawn from the {len(chosen['train'])} rows of the train split of "
-                f"{name} ({error}): name a validation split, raise validation_fraction "
-                f"(now {validation_fraction}), or add rows"
-            ) from error
-        chosen = DatasetDict({**chosen, "train": drawn["train"], "validation": drawn["test"]})
+    for part, fraction, part_seed in (("test", test_fraction, 0), ("validation", validation_fraction, seed)):
+        if part not in chosen and (part == "validation" or fraction > 0):
+            chosen = _with_drawn_part(chosen, part, fraction, part_seed, label_column, name)
     if max_train_samples is not None and max_train_samples < len(chosen["train"]):
         train = chosen["train"]
         indices = (
@@ -232,13 +228,36 @@ def load_table(
     return chosen
 
 
-def _refuse_lone_classes(train: Dataset, column: str, name: str) -> None:
-    """Refuse a class that cannot be in both the training and the validation split."""
+def _with_drawn_part(
+    splits: DatasetDict, part: str, fraction: float, seed: int, label_column: str, name: str
+) -> DatasetDict:
+    """Draw a part from the training split, stratified where a sample has one class."""
+    train, stratum = splits["train"], {}
+    if isinstance(train.features[label_column], ClassLabel):
+        stratum = {"stratify_by_column": label_column}
+        _refuse_lone_classes(train, label_column, name, part)
+    try:
+        drawn = train.train_test_split(test_size=fraction, seed=seed, **stratum)
+    except ValueError as error:
+        raise TableError(
+            f"a {part} split cannot be drawn from the {len(train)} rows of the train split of {name} ({error}): name "
+            f"a {part} split, raise {part}_fraction (now {fraction}), or add rows"
+        ) from error
+    if part == "test":
+        logger.warning(
+            "%s has no test split: %d of the %d training rows are drawn as one, %sby a fixed seed",
+            *(name, len(drawn["test"]), len(train), "stratified and " if stratum else ""),
+        )
+    return DatasetDict({**splits, "train": drawn["train"], part: drawn["test"]})
+
+
+def _refuse_lone_classes(train: Dataset, column: str, name: str, part: str) -> None:
+    """Refuse a class that cannot be in both the training split and the part drawn from it."""
     numbers, counts = np.unique(train[column][:], return_counts=True)
     if lone := [train.features[column].int2str(int(number)) for number in numbers[(counts == 1) & (numbers >= 0)]]:
         raise TableError(
             f"the train split of {name}: the column {column!r} has one row of {', '.join(map(repr, lone[:5]))}, so a "
-            "validation split with every class cannot be drawn: name a validation split, add rows, or leave these out"
+            f"{part} split with every class cannot be drawn: name a {part} split, add rows, or leave these out"
         )
 
 

@@ -9,7 +9,12 @@ if TYPE_CHECKING:
     from hf_relearn.experiments.comparison import run_or_compare
     from hf_relearn.experiments.launch import run_recipe
     from hf_relearn.experiments.modalities import Modality
-    from hf_relearn.experiments.model_arguments import InputArguments, ModelArguments, find_backbone
+    from hf_relearn.experiments.model_arguments import (
+        InputArguments,
+        ModelArguments,
+        find_backbone,
+        refuse_small_networks,
+    )
     from hf_relearn.experiments.parsing import parse_recipe_arguments
     from hf_relearn.experiments.running import Experiment, RunResult, run_experiment, show_progress
     from hf_relearn.experiments.table_arguments import TableArguments
@@ -25,6 +30,7 @@ __getattr__ = lazy_names(
         "InputArguments": "hf_relearn.experiments.model_arguments",
         "ModelArguments": "hf_relearn.experiments.model_arguments",
         "find_backbone": "hf_relearn.experiments.model_arguments",
+        "refuse_small_networks": "hf_relearn.experiments.model_arguments",
         "parse_recipe_arguments": "hf_relearn.experiments.parsing",
         "run_recipe": "hf_relearn.experiments.launch",
         "Experiment": "hf_relearn.experiments.running",
@@ -47,6 +53,7 @@ __all__ = [
     "find_backbone",
     "parse_recipe_arguments",
     "preset_defaults",
+    "refuse_small_networks",
     "run_experiment",
     "run_or_compare",
     "run_recipe",

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hf_relearn.experiments.arms import ARMS, DEFAULT_ARMS
+from hf_relearn.experiments.processes import is_child
 from hf_relearn.relearning.presets import PRESETS as METHOD_PRESETS
 from hf_relearn.relearning.presets import preset_settings
 
@@ -91,6 +92,11 @@ class RunArguments:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"--{name} is {value}, but it is at least 1")
+
+    @property
+    def part_of_comparison(self) -> bool:
+        """Whether this process compares arms, or trains one for a comparison."""
+        return self.compare or is_child()
 
     def card_info(self, **facts: Any) -> "CardInfo":
         """What the model card has to be told: the flags above, and other fields of `CardInfo`."""

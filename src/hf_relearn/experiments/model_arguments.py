@@ -1,6 +1,6 @@
 """The recipes' flags of the model and of its inputs."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -148,6 +148,23 @@ def find_backbone(name: str, recipe_folder: Path) -> str:
     """A Hub id, or a folder, given relative to the working directory or to the recipe."""
     beside = recipe_folder / name
     return str(beside) if not Path(name).is_dir() and beside.is_dir() else name
+
+
+def refuse_small_networks(models: Mapping[str, str | None], examples: Iterable[str]) -> None:
+    """Refuse to train small random networks on somebody's own data without being asked to.
+
+    Args:
+        models: modality -> its backbone, None where none is named.
+        examples: flags that name pretrained ones.
+
+    Raises:
+        ValueError: if a backbone is not named.
+    """
+    if unnamed := [name for name, model in models.items() if model is None]:
+        raise ValueError(
+            f"no backbone is named for {', '.join(unnamed)}: name pretrained ones, as {', or '.join(examples)}; or "
+            "train small networks from random weights, with --from_scratch"
+        )
 
 
 def merge_options(*options: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -36,6 +36,7 @@ from hf_relearn.training import (
     read_history,
 )
 from hf_relearn.training.checkpoints import is_whole, step_of
+from hf_relearn.training.parameter_groups import warn_of_slow_random_encoders
 
 
 def show_progress(args: TrainingArguments) -> None:
@@ -238,6 +239,10 @@ def run_experiment(
     """
     start = time.perf_counter()
     experiment, args = experiment.of_modalities(args)
+    if experiment.several_labels and args.needs_diagnosis:
+        logger.info("Samples have several classes, which cannot be diagnosed: --relearn_strategy no")
+        args = copy.copy(args)
+        args.relearn_strategy = "no"
     output_dir = str(args.output_dir)
     checkpoint = _checkpoint(args)
     samples = experiment.count_samples()
@@ -247,6 +252,9 @@ def run_experiment(
     set_seed(args.seed)
     model = experiment.build_model()
     processor = experiment.build_processor(model)
+    if checkpoint is None:
+        started = read_pairs("encoders_from", experiment.model.encoders_from)
+        warn_of_slow_random_encoders(model, args, [name for name in model.encoders if name not in started])
     trainer = MultimodalRelearnTrainer(
         model,
         args,

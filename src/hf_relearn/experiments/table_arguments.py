@@ -35,6 +35,10 @@ class TableArguments:
     validation_fraction: float = field(
         default=0.1, metadata={"help": "Share of the training split that is drawn as validation split."}
     )
+    test_fraction: float = field(
+        default=0.2,
+        metadata={"help": "Share of the training split that --compare draws as test split, if there is none."},
+    )
     max_train_samples: int | None = field(
         default=None, metadata={"help": "Train on a stratified part of so many samples only."}
     )
@@ -65,8 +69,13 @@ class TableArguments:
 
         return [DatasetFacts(self.title)] if Path(self.dataset_name or "").exists() else None
 
-    def load(self, modalities: "Mapping[str, Modality]", seed: int) -> "DatasetDict":
+    def load(self, modalities: "Mapping[str, Modality]", seed: int, needs_test: bool = False) -> "DatasetDict":
         """Load the splits; `load_table` tells what it raises.
+
+        Args:
+            modalities: of the recipe.
+            seed: of the parts drawn.
+            needs_test: whether a test split is drawn from the training split, if there is none.
 
         Raises:
             ValueError: if no data set is named.
@@ -83,6 +92,7 @@ class TableArguments:
             label_column=self.label_column,
             splits={"train": self.train_split, "validation": self.validation_split, "test": self.test_split},
             validation_fraction=self.validation_fraction,
+            test_fraction=self.test_fraction if needs_test else 0.0,
             max_train_samples=self.max_train_samples,
             seed=seed,
             unreadable=self.unreadable,

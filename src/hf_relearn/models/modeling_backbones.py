@@ -103,6 +103,8 @@ def load_backbones(
         except (TypeError, ValueError) as error:
             error_class = TypeError if isinstance(error, TypeError) else ValueError
             raise error_class(f"modality {name!r}: {error}") from error
+        except OSError as error:
+            raise OSError(f"modality {name!r}: the model {source} cannot be had: {error}") from error
     _check_apart(loaded)
     dtypes = {name: str(backbone.dtype) for name, backbone in loaded.items()}
     if len(set(dtypes.values())) > 1:

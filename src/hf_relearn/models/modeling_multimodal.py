@@ -62,6 +62,9 @@ class MultimodalClassifierOutput(ModelOutput):
     losses: dict[str, Tensor] | None = None
 
 
+_NOT_GIVEN = ("output_hidden_states", "output_attentions")  # of all layers, which differ by backbone
+
+
 def split_inputs(inputs: Mapping[str, Tensor], encoders: nn.ModuleDict) -> dict[str, dict[str, Tensor]]:
     """Sort `{modality}_{argument}` by modality. `view` and `view_front` may stand side by side: the argument decides.
 
@@ -73,6 +76,13 @@ def split_inputs(inputs: Mapping[str, Tensor], encoders: nn.ModuleDict) -> dict[
     by_modality: dict[str, dict[str, Tensor]] = {name: {} for name in encoders}
     known: dict[str, Any] = {name: (*encoder.input_names, "present") for name, encoder in encoders.items()}
     for key, value in inputs.items():
+        if key in _NOT_GIVEN:
+            if value:
+                raise TypeError(
+                    f"{key}=True is not for a fusion model: `features` of the output holds one feature for each "
+                    "modality, and model.encoders[name].backbone(...) gives what the backbone itself does"
+                )
+            continue
         owners = [
             (name, key.removeprefix(f"{name}_"))
             for name, arguments in known.items()

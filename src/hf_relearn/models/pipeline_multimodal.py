@@ -1,6 +1,7 @@
 """The pipeline `multimodal-classification`: from raw sounds, pictures and sentences to labels and scores."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -36,6 +37,8 @@ class MultimodalClassificationPipeline(Pipeline):
             model with several labels per sample (`problem_type="multi_label_classification"`), else `softmax`.
         return_contributions: whether to tell each modality's share in each score.
         timeout: seconds that fetching one address may take; 30 by default.
+        on_error: `"raise"` (the default) ends with the first sample that cannot be read; `"skip"` gives
+            `{"error": reason}` in place of its labels.
         allow_private_addresses: whether addresses of this machine and of private networks are fetched; they are
             refused by default.
 
@@ -67,12 +70,17 @@ class MultimodalClassificationPipeline(Pipeline):
         return_contributions: bool | None = None,
         timeout: float | None = None,
         allow_private_addresses: bool | None = None,
+        on_error: str | None = None,
+        are_rows: bool | None = None,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         if function_to_apply is not None and function_to_apply not in SCORES:
             raise ValueError(f"function_to_apply is {function_to_apply!r}: use one of {', '.join(SCORES)}")
         if isinstance(top_k, int) and top_k < 1:
             raise ValueError(f"top_k is {top_k}: ask for at least one label, or for all (None)")
+        if on_error not in (None, "raise", "skip"):
+            raise ValueError(f"on_error is {on_error!r}: use 'raise' or 'skip'")
         given = {"timeout": timeout, "allow_private_addresses": allow_private_addresses}
+        given |= {"on_error": on_error, "are_rows": are_rows}
         preprocess = {name: value for name, value in given.items() if value is not None}
         forward = {} if return_contributions is None else {"return_contributions": return_contributions}
         postprocess = {} if top_k == "" else {"top_k": top_k}
@@ -84,7 +92,8 @@ class MultimodalClassificationPipeline(Pipeline):
         """Classify samples.
 
         Args:
-            inputs: a sample, a list of them, or a data set or generator that gives them.
+            inputs: a sample, a list of them, or a data set or generator that gives them. The columns of a data set
+                that belong to no modality are passed over; a modality is also found by its column in training.
             **kwargs: `batch_size` (1 by default), `num_workers`, and the arguments of the class.
 
         Returns:
@@ -106,6 +115,8 @@ class MultimodalClassificationPipeline(Pipeline):
                 f"a sample is a mapping from modality ({', '.join(self.processor.inputs)}) to a value, but got "
                 f"{type(inputs).__name__}"
             )
+        if isinstance(inputs, Dataset) or hasattr(inputs, "column_names"):
+            kwargs["are_rows"] = True
         return super().__call__(inputs if isinstance(inputs, Dataset) else (row for row in inputs), **kwargs)
 
     def get_iterator(
@@ -124,14 +135,34 @@ class MultimodalClassificationPipeline(Pipeline):
         else:
             dataset = PipelineIterator(enumerate(inputs), self.preprocess, preprocess_params)
             num_workers = 0
-        loader = DataLoader(dataset, batch_size=batch_size, num_workers=num_workers, collate_fn=self.collate)
+        collate = partial(self.collate, on_error=preprocess_params.get("on_error", "raise"))
+        loader = DataLoader(dataset, batch_size=batch_size, num_workers=num_workers, collate_fn=collate)
         outputs = PipelineIterator(loader, self.forward, forward_params, loader_batch_size=batch_size)
         return PipelineIterator(outputs, self.postprocess, postprocess_params)
 
     def preprocess(
-        self, input_: tuple[int, Any], timeout: float = 30.0, allow_private_addresses: bool = False
+        self,
+        input_: tuple[int, Any],
+        timeout: float = 30.0,
+        allow_private_addresses: bool = False,
+        on_error: str = "raise",
+        are_rows: bool = False,
+    ) -> tuple[int, dict[str, Any] | ValueError]:
+        """Check a numbered sample and fetch what is given by its address.
+
+        Returns:
+            Its number, and modality -> raw value; or in place of that the error, if it is to be skipped.
+        """
+        try:
+            return self._checked(input_, timeout, allow_private_addresses, are_rows)
+        except ValueError as error:
+            if on_error == "raise":
+                raise
+            return input_[0], error
+
+    def _checked(
+        self, input_: tuple[int, Any], timeout: float, allow_private_addresses: bool, are_rows: bool
     ) -> tuple[int, dict[str, Any]]:
-        """Check a numbered sample and fetch what is given by its address: its number, and modality -> raw value."""
         number, sample = input_
         names = self.processor.inputs
         if not isinstance(sample, Mapping):
@@ -139,6 +170,8 @@ class MultimodalClassificationPipeline(Pipeline):
                 f"sample {number} is a {type(sample).__name__}: give a mapping from modality ({', '.join(names)}) to "
                 "a value"
             )
+        if are_rows:
+            sample, _ = self.sample_of_row(sample)
         values: dict[str, Any] = dict.fromkeys(names)
         for key, value in sample.items():
             name = self.modality_of(key)
@@ -157,31 +190,60 @@ class MultimodalClassificationPipeline(Pipeline):
                     raise ValueError(f"sample {number}: modality {name!r}: {error}") from error
         return number, values
 
-    def collate(self, samples: Sequence[tuple[int, dict[str, Any]]]) -> dict[str, Tensor]:
-        """Numbered samples to the model's inputs."""
+    def collate(
+        self, samples: Sequence[tuple[int, dict[str, Any] | ValueError]], on_error: str = "raise"
+    ) -> dict[str, Any]:
+        """Make the model's inputs of numbered samples; `errors` tells of those to skip, where there are some."""
+        errors = ["" if isinstance(values, Mapping) else str(values) for _, values in samples]
+        good = [values for _, values in samples if isinstance(values, Mapping)]
         try:
-            return self._process([values for _, values in samples])
+            inputs = self._process(good) if good else {}
         except (ValueError, TypeError):
-            for number, values in samples:  # which of them it was
+            for place, (number, values) in enumerate(samples):  # which of them it was
+                if errors[place]:
+                    continue
                 try:
-                    self._process([values])
+                    self._process([values])  # type: ignore[list-item]  # a mapping
                 except (ValueError, TypeError) as error:
-                    raise ValueError(f"sample {number}: {error}") from error
-            raise
+                    if on_error == "raise":
+                        raise ValueError(f"sample {number}: {error}") from error
+                    errors[place] = f"sample {number}: {error}"
+            if not any(errors):
+                raise
+            left = [values for (_, values), error in zip(samples, errors, strict=True) if not error]
+            inputs = self._process(left) if left else {}  # type: ignore[arg-type]
+        return {**inputs, "errors": errors} if any(errors) else inputs
 
-    def _forward(self, input_tensors: dict[str, Tensor], return_contributions: bool = False) -> dict[str, Tensor]:
+    def _forward(self, input_tensors: dict[str, Any], return_contributions: bool = False) -> dict[str, Any]:
+        if return_contributions and len(self.processor.inputs) < 2:
+            raise ValueError("contributions compare modalities, but this model has only one: leave them out")
+        errors = input_tensors.pop("errors", None)
+        if errors is None:
+            return self._logits(input_tensors, return_contributions)
+        good = torch.tensor([not error for error in errors])
+        names = [f"without_{name}" for name in self.processor.inputs] if return_contributions else []
+        found = self._logits(input_tensors, return_contributions) if good.any() else {}
+        spread = {}
+        for name in ["logits", *names]:
+            spread[name] = torch.full((len(errors), self.model.config.num_labels), torch.nan)
+            if name in found:
+                spread[name][good] = found[name].float().cpu()
+        return {**spread, "errors": errors}
+
+    def _logits(self, input_tensors: dict[str, Tensor], return_contributions: bool) -> dict[str, Tensor]:
         if not return_contributions:
             return {"logits": self.model(**input_tensors).logits}
-        if len(self.processor.inputs) < 2:
-            raise ValueError("contributions compare modalities, but this model has only one: leave them out")
         outputs = self.model(**input_tensors, output_ablations=True)
         left_out = {f"without_{name}": outputs.ablation_logits[f"without_{name}"] for name in self.processor.inputs}
         return {"logits": outputs.logits, **left_out}
 
     def postprocess(
-        self, model_outputs: dict[str, Tensor], top_k: int | None = 5, function_to_apply: str | None = None
-    ) -> list[dict[str, Any]]:
-        """The best labels of one sample, from (1, number of classes) logits."""
+        self, model_outputs: dict[str, Any], top_k: int | None = 5, function_to_apply: str | None = None
+    ) -> list[dict[str, Any]] | dict[str, str]:
+        """Give the best labels of one sample from (1, number of classes) logits, or why it was skipped."""
+        errors = model_outputs.pop("errors", "")
+        if error := errors if isinstance(errors, str) else errors[0]:  # a list for batches of one
+            return {"error": error}
         if function_to_apply is None:
             several = self.model.config.problem_type == "multi_label_classification"
             function_to_apply = "sigmoid" if several else "softmax"
@@ -202,6 +264,37 @@ class MultimodalClassificationPipeline(Pipeline):
         """Save the model and its processor into a folder, from which the pipeline can be made again."""
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory, **kwargs)
+
+    def sample_of_row(
+        self, row: Mapping[str, Any], columns: Mapping[str, str | list[str]] | None = None
+    ) -> tuple[dict[str, Any], list[str]]:
+        """Pick the modalities out of a row of a table.
+
+        Args:
+            row: column -> value.
+            columns: modality -> column, or columns of one vector; None takes those of the training. Other columns
+                count by their names.
+
+        Returns:
+            Modality -> raw value, and the columns that belong to none.
+
+        Raises:
+            ValueError: for a vector with a cell that is no number.
+        """
+        rest, sample = dict(row), {}
+        for name, column in (self.processor.columns if columns is None else columns).items():
+            several = [column] if isinstance(column, str) else column
+            if name in self.processor.inputs and all(each in row for each in several):
+                values = [rest.pop(each, None) for each in several]
+                sample[name] = values[0] if isinstance(column, str) else _vector(several, values)
+        others = []
+        for key, value in rest.items():
+            modality = self.modality_of(key)
+            if modality is None:
+                others.append(key)
+            else:
+                sample.setdefault(modality, value)
+        return sample, others
 
     def modality_of(self, key: Any) -> str | None:
         """The modality that a sample's key names, by its name or as the only one of its kind."""
@@ -226,6 +319,16 @@ class _Numbered(Dataset):
 
     def __getitem__(self, index: int) -> tuple[int, Any]:
         return index, self.samples[index]
+
+
+def _vector(columns: Sequence[str], values: Sequence[Any]) -> list[float] | None:
+    """Join the cells of several columns to one vector; None where all of them are empty."""
+    if all(value is None for value in values):
+        return None
+    try:
+        return [float(value) for value in values]
+    except (TypeError, ValueError):
+        raise ValueError(f"the columns {', '.join(columns)} hold {list(values)}, which are not all numbers") from None
 
 
 def _fetched(value: Any, timeout: float, allow_private_addresses: bool) -> Any:

@@ -22,6 +22,14 @@ __all__ = ["MultimodalProcessor", "takes_spectrogram"]
 
 _HUB_KWARGS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "trust_remote_code")
 
+# Argument of transformers' processors -> the types of input that it means.
+_ARGUMENTS = {
+    "images": ("image",),
+    "text": ("text",),
+    "audio": ("waveform", "spectrogram"),
+    "videos": ("video",),
+}
+
 
 class MultimodalProcessor(ProcessorMixin):
     """Turns raw values, per modality, into the flat inputs of `MultimodalForClassification`.
@@ -30,6 +38,8 @@ class MultimodalProcessor(ProcessorMixin):
         modalities: modality name -> settings, which name their `type` (`image`, `video`, `waveform`, `spectrogram`,
             `text` or `features`) and hold the arguments of that type's class. The tokenizer of a text is an object
             here; `save_pretrained` writes its files into a subfolder that is named like the modality.
+        columns: modality -> column, or list of columns, of the table that the model was trained on.
+        label_column: its column with classes. A Trainer of this package sets both.
 
     Raises:
         ValueError: for an unknown type, a name that cannot be a prefix, or settings that its class refuses; the
@@ -40,7 +50,16 @@ class MultimodalProcessor(ProcessorMixin):
     # may be none to read.
     tokenizer = SimpleNamespace(eos_token_id=None, bos_token_id=None, pad_token_id=None, init_kwargs={})
 
-    def __init__(self, modalities: Mapping[str, Mapping[str, Any]]):
+    def __init__(
+        self,
+        modalities: Mapping[str, Mapping[str, Any]],
+        columns: Mapping[str, str | Sequence[str]] | None = None,
+        label_column: str | None = None,
+    ):
+        self.columns = {
+            name: column if isinstance(column, str) else list(column) for name, column in (columns or {}).items()
+        }
+        self.label_column = label_column
         self.modalities: dict[str, dict[str, Any]] = {}
         self.inputs: dict[str, ModalityInput] = {}
         for name, settings in modalities.items():
@@ -69,7 +88,16 @@ class MultimodalProcessor(ProcessorMixin):
         """The tokenizer of every text modality."""
         return {name: item.tokenizer for name, item in self.inputs.items() if isinstance(item, TextInput)}
 
-    def __call__(self, values: Mapping[str, Sequence[Any]], augmentation: Augmentation | None = None) -> BatchFeature:
+    def __call__(
+        self,
+        values: Mapping[str, Sequence[Any]] | None = None,
+        augmentation: Augmentation | None = None,
+        *,
+        images: Any = None,
+        text: Any = None,
+        audio: Any = None,
+        videos: Any = None,
+    ) -> BatchFeature:
         """Process a batch.
 
         Args:
@@ -77,6 +105,8 @@ class MultimodalProcessor(ProcessorMixin):
                 lists of images (`load_frames`), strings, vectors or sequences of numbers (`FeaturesInput`). None
                 where a sample lacks the modality; an empty string is a text that is there.
             augmentation: what to do to the raw values first; None for evaluation.
+            images, text, audio, videos: in place of `values`, those of the only modality of the kind: one value, or a
+                list of them.
 
         Returns:
             `{modality}_{argument of the backbone}` -> tensor with the batch first. Where some samples lack a modality,
@@ -88,6 +118,13 @@ class MultimodalProcessor(ProcessorMixin):
             RawValueError: for a value that nothing can be made of (`MediaError`: that cannot be decoded); the message
                 names the modality and, where known, the file.
         """
+        given = {"images": images, "text": text, "audio": audio, "videos": videos}
+        given = {name: value for name, value in given.items() if value is not None}
+        if given and values is not None:
+            raise ValueError(f"give values, or {', '.join(given)}, not both")
+        if given:
+            values = {self._only_one(name): _as_list(value) for name, value in given.items()}
+        values = values or {}
         if set(values) != set(self.inputs):
             raise ValueError(
                 f"the processor has the modalities {', '.join(self.inputs)}, but got {', '.join(values) or 'none'}"
@@ -109,6 +146,17 @@ class MultimodalProcessor(ProcessorMixin):
             batch.update({f"{name}_{argument}": tensor for argument, tensor in tensors.items()})
         return BatchFeature(batch)
 
+    def _only_one(self, argument: str) -> str:
+        """Name the only modality of the kind that an argument means."""
+        found = [name for name, item in self.inputs.items() if item.type in _ARGUMENTS[argument]]
+        if len(found) != 1:
+            several = f"several modalities ({', '.join(found)})" if found else "no modality"
+            raise ValueError(
+                f"{argument}= means {several} of the processor: give the values by name, as "
+                f"{{{next(iter(self.inputs))!r}: [...], ...}}"
+            )
+        return found[0]
+
     @property
     def model_input_names(self) -> list[str]:
         """Prefixes tell which modality an input belongs to; the arguments follow from the backbones."""
@@ -117,9 +165,10 @@ class MultimodalProcessor(ProcessorMixin):
     def to_dict(self) -> dict[str, Any]:
         inputs, self.inputs = self.inputs, {}
         try:  # the parent class copies attributes deeply, whole vocabularies among them
-            return super().to_dict()
+            settings = super().to_dict()
         finally:
             self.inputs = inputs
+        return {name: value for name, value in settings.items() if value or name not in ("columns", "label_column")}
 
     def save_pretrained(self, save_directory: Any, push_to_hub: bool = False, **kwargs: Any) -> list[str]:
         """Write the settings, and the files of every tokenizer into a subfolder named like its modality.
@@ -197,6 +246,10 @@ class MultimodalProcessor(ProcessorMixin):
             if isinstance(modality_input, TextInput):
                 modalities[name]["tokenizer"] = modality_input.tokenizer
         return cls(modalities)
+
+
+def _as_list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def _with_blank_rows(tensor: Tensor, present: Tensor) -> Tensor:

@@ -21,8 +21,14 @@ from hf_relearn.method.relearn import (
 from hf_relearn.method.tensors import reshard_
 from hf_relearn.records import Point, log_values
 from hf_relearn.relearning.diagnoser import Diagnoser, PartFeatures
-from hf_relearn.relearning.encoders import chosen_encoders, module_names, warn_of_frozen_encoders
-from hf_relearn.relearning.features import FeatureFunction
+from hf_relearn.relearning.encoders import (
+    chosen_encoders,
+    module_names,
+    own_encoders,
+    own_heads,
+    warn_of_frozen_encoders,
+)
+from hf_relearn.relearning.features import FeatureFunction, multimodal_features
 from hf_relearn.relearning.processes import failing_together
 from hf_relearn.relearning.run_state import RunBookkeeping, arguments_of_run, checkpoint_folder
 from hf_relearn.relearning.schedule import DEFAULT_POINTS, RelearnSchedule, whole_epoch
@@ -53,11 +59,13 @@ class RelearnCallback(TrainerCallback):
     first attempt. Fusion, head, optimizer state and random generators stay as the failed attempt left them.
 
     Args:
-        encoders: modality -> encoder module, or a function that gives this mapping for a model.
+        encoders: modality -> encoder module, or a function that gives this mapping for a model. None takes encoders,
+            features, heads and the number of classes from the model, a `MultimodalForClassification`.
         feature_function: (model, batch) -> modality -> (batch, d) tensor, the uni-modal features; `batch` is what
             the data collator makes, on the model's device. A pair of features and a (batch,) bool tensor in place of
             the features says which samples have the modality; those that lack it do not count for it.
-        diagnosis_dataset: samples held out of training. None is possible with a constant strength only.
+        diagnosis_dataset: samples held out of training. None is possible with a constant strength. Without `encoders`
+            it is the data set of the first evaluation, which `eval_on_start=True` puts before training.
         num_classes: clusters of the K-means; None counts the classes of both parts.
         settings: a `RelearnSettings`; or give its fields as keywords.
         train_dataset, collate_fn: of the training part; None takes those of the Trainer's training data loader. A
@@ -77,7 +85,7 @@ class RelearnCallback(TrainerCallback):
             of that step; a diagnosis at this step then need not extract them again.
 
     Raises:
-        TypeError: for fields beside `settings`.
+        TypeError: for fields beside `settings`, or for one of `encoders` and `feature_function` without the other.
         ValueError: at the start of training, for an unknown modality, a parameter shared by two encoders, missing
             diagnosing samples, labels that are no integers, a resumed run whose initial weights are not there, or
             parameters that FSDP version 1 or DeepSpeed ZeRO-3 divides among processes (FSDP version 2 works), or an
@@ -88,8 +96,8 @@ class RelearnCallback(TrainerCallback):
 
     def __init__(
         self,
-        encoders: Encoders,
-        feature_function: FeatureFunction,
+        encoders: Encoders | None = None,
+        feature_function: FeatureFunction | None = None,
         diagnosis_dataset: Any = None,
         *,
         num_classes: int | None = None,
@@ -100,8 +108,11 @@ class RelearnCallback(TrainerCallback):
         log: Callable[[dict[str, float]], None] | None = None,
         **fields: Any,
     ):
-        self.encoders = encoders
-        self.feature_function = feature_function
+        if (encoders is None) != (feature_function is None):
+            raise TypeError("give both encoders and feature_function, or neither for a MultimodalForClassification")
+        self._asks_model = encoders is None  # and the Trainer
+        self.encoders = own_encoders if encoders is None else encoders
+        self.feature_function = feature_function or multimodal_features
         self.diagnosis_dataset = diagnosis_dataset
         self.num_classes = num_classes
         if settings is not None and fields:
@@ -110,7 +121,7 @@ class RelearnCallback(TrainerCallback):
         self.settings.check()
         self.train_dataset = train_dataset
         self.collate_fn = collate_fn
-        self.heads = heads
+        self.heads = heads or (own_heads if self._asks_model else None)
         self.log = log
         self.checkpoint_folder: str | None = None
         self.output_dir: str | None = None
@@ -119,6 +130,7 @@ class RelearnCallback(TrainerCallback):
         self._clock = EpochClock()
         self._gradients = GradientWatch()
         self.on_features: Callable[[PartFeatures], None] | None = None
+        self._training = False
         self._attempt: int | None = None  # batch size of an attempt of auto_find_batch_size that has not ended
 
     def on_train_begin(
@@ -154,15 +166,15 @@ class RelearnCallback(TrainerCallback):
                 warn_of_frozen_encoders(self._encoders)
             if message := self._schedule.why_no_point():
                 warnings.warn(message, stacklevel=2)
-            with failing_together(args.world_size):
-                self.diagnoser = self._make_diagnoser(args, train_dataloader)
-            if self.diagnoser is not None:
-                self.diagnoser.on_features = self.on_features
+            if self._asks_model:
+                self.num_classes = self.num_classes or model.config.num_labels  # type: ignore[union-attr]
+            self._open_diagnoser(args, train_dataloader)
             if self._schedule.planned() or settings.relearn_final:
                 reshard_(model)  # or refuse what could not be moved
                 if settings.relearn_optimizer_state == "reset":
                     check_optimizer_state(kwargs.get("optimizer"), self._encoders)
                 self._run.open_initial_weights(model, self._names.values(), failed)
+        self._training = True
         self._run.open_records(state)
         resumed = self._run.resumed_from is not None
         if not resumed:
@@ -216,10 +228,28 @@ class RelearnCallback(TrainerCallback):
         if self.settings.diagnosis_interval and summary and not self._run.has_end(state.global_step):
             self._diagnose_only(state, model, "end")
 
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: nn.Module,
+        train_dataloader: Any = None,
+        eval_dataloader: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        # A Trainer shows its evaluation set not before the first evaluation.
+        if not self._awaits_samples(args) or not self._training or eval_dataloader is None:
+            return
+        self.diagnosis_dataset = eval_dataloader.dataset
+        self._open_diagnoser(arguments_of_run(args, self.output_dir), train_dataloader)
+        if state.global_step == 0:
+            self._diagnose_only(state, model, "start")
+
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self._attempt = None
+        self._attempt, self._training = None, False
         self._run.close(state.global_step)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -272,6 +302,11 @@ class RelearnCallback(TrainerCallback):
     def _take_point(self, state: TrainerState, model: nn.Module, optimizer: Any, lr_scheduler: Any) -> None:
         point = self._diagnosed(state, model)
         if point is None and self._alphas is None:
+            if self.diagnosis_dataset is None and self._asks_model:
+                raise ValueError(
+                    "a re-learning step is due, but the Trainer has not evaluated in this run: set "
+                    "eval_on_start=True, or give RelearnCallback a diagnosis_dataset"
+                )
             return
         point = point or Point(modalities=list(self._encoders))
         alphas = self._alphas if self._alphas is not None else dict(point.diagnosed_alphas)
@@ -337,9 +372,20 @@ class RelearnCallback(TrainerCallback):
             state.log_history.append({**values, "epoch": state.epoch, "step": state.global_step})
         self.on_point(point)
 
+    def _awaits_samples(self, args: TrainingArguments) -> bool:
+        """Whether the held-out samples are those of an evaluation that is still to come."""
+        evaluates = args.eval_strategy != "no" or args.eval_on_start
+        return self._asks_model and self.diagnosis_dataset is None and evaluates
+
+    def _open_diagnoser(self, args: TrainingArguments, train_dataloader: Any) -> None:
+        with failing_together(args.world_size):
+            self.diagnoser = self._make_diagnoser(args, train_dataloader)
+        if self.diagnoser is not None:
+            self.diagnoser.on_features = self.on_features
+
     def _make_diagnoser(self, args: TrainingArguments, train_dataloader: Any) -> Diagnoser | None:
         if self.diagnosis_dataset is None:
-            if self._alphas is None and self._schedule.planned():
+            if self._alphas is None and self._schedule.planned() and not self._awaits_samples(args):
                 raise ValueError(
                     "no held-out samples to diagnose on: give an evaluation set (--diagnosis_source eval) or a "
                     "diagnosis data set, hold a part out (--diagnosis_source holdout), or set a constant "

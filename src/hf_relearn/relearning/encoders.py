@@ -35,6 +35,25 @@ def chosen_encoders(encoders: Mapping[str, nn.Module], modalities: Sequence[str]
     return {name: encoder for name, encoder in encoders.items() if not modalities or name in modalities}
 
 
+def own_encoders(model: nn.Module) -> Mapping[str, nn.Module]:
+    """The encoders of a `MultimodalForClassification`.
+
+    Raises:
+        ValueError: for another model.
+    """
+    if not hasattr(getattr(model, "config", None), "modalities"):
+        raise ValueError(
+            f"the model is a {type(model).__name__}, and RelearnCallback() takes encoders from a "
+            "MultimodalForClassification only: give encoders and feature_function"
+        )
+    return dict(model.encoders.items())  # type: ignore[operator, union-attr]
+
+
+def own_heads(model: nn.Module) -> Mapping[str, nn.Module]:
+    """The uni-modal heads of a `MultimodalForClassification`."""
+    return dict(model.unimodal_heads.items())  # type: ignore[operator, union-attr]
+
+
 def module_names(model: nn.Module, encoders: Mapping[str, nn.Module]) -> dict[str, str]:
     """Full name of each encoder inside the model.
 

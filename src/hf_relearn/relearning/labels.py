@@ -106,7 +106,10 @@ def dataset_labels(dataset: Any, names: Sequence[str] = LABEL_NAMES) -> np.ndarr
             columns = list(row)
         name = next((name for name in names if name in columns), None)
         if name is None:
-            raise ValueError(f"no label column: looked for {', '.join(names)} among {', '.join(columns)}")
+            raise ValueError(
+                f"no label column: looked for {', '.join(names)} among {', '.join(columns)}; name it to the collator "
+                "(MultimodalCollator(processor, label_column=...)), or rename it to 'label'"
+            )
         if hasattr(dataset, "column_names"):
             values = dataset.with_format("numpy", columns=[name])[:][name]
         else:

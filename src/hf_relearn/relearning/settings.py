@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from hf_relearn.pairs import as_words
+
 # Rules by which strengths follow from diagnoses.
 STRENGTH_RULES = ("gate", "gap")
 _CHOICES = {
@@ -22,6 +24,9 @@ REPLACED = {"diagnosis_return": "--diagnosis_source eval, which costs no trainin
 @dataclass
 class RelearnSettings:
     """When to diagnose, on what, and how far to move back. Every field is a flag of the recipes.
+
+    In Python `relearn_alpha` and `relearn_modalities` take a string, a list or a mapping, such as
+    `relearn_alpha={"image": 0.9}`.
 
     Raises:
         ValueError: for a value outside its range; the message names the flag.
@@ -152,9 +157,12 @@ class RelearnSettings:
         return super().__new__(cls)
 
     def check(self) -> None:
-        """Raise `ValueError` for a value outside its range."""
+        """Bring values into the form of their flags; raise `ValueError` for one outside its range."""
         from hf_relearn.method.alpha import parse_alpha  # takes a second, which `--help` does not have
 
+        self.relearn_modalities = as_words(self.relearn_modalities)
+        alphas = as_words(self.relearn_alpha)
+        self.relearn_alpha = ",".join(alphas) if alphas else None
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"--{name} is {getattr(self, name)!r}: choose one of {', '.join(choices)}")

@@ -39,6 +39,15 @@ class RelearnTrainingArguments(
         },
     )
 
+    train_sampling_strategy: str = field(
+        default="random",
+        metadata={
+            "help": "How training samples are drawn: 'random', 'balanced' (each class as often as the others, rare "
+            "ones several times an epoch), 'sequential', 'group_by_length' or 'batch_rebalance'.",
+            "choices": ["random", "balanced", "sequential", "group_by_length", "batch_rebalance"],
+        },
+    )
+
     @classmethod
     def from_preset(cls, preset: str, output_dir: str | None = None, **kwargs: Any) -> "RelearnTrainingArguments":
         """Make training arguments by the name of a preset.

@@ -1,6 +1,6 @@
 """Batches of a data set: the collator, and training batches whose random draws are seeded."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hf_relearn.models import Augmentation, MultimodalProcessor
@@ -67,6 +67,14 @@ class MultimodalCollator:
         if self.label_column in rows[0]:
             batch["labels"] = self._labels([row[self.label_column] for row in rows])
         return batch
+
+    def tell_processor(self) -> None:
+        """Let the processor remember the columns, which it saves with its settings."""
+        columns = self.columns or {name: name for name in self.processor.inputs}
+        self.processor.columns = {
+            name: column if isinstance(column, str) else list(column) for name, column in columns.items()
+        }
+        self.processor.label_column = self.label_column
 
     def without_augmentation(self) -> "MultimodalCollator":
         """The same collator for evaluation."""
@@ -173,6 +181,47 @@ class SeededBatches(Dataset):
         with preserved_random_state(int(np.random.SeedSequence(entropy).generate_state(1)[0]), devices=False):
             many = getattr(self.dataset, "__getitems__", None)
             return self.collate(many(indices) if many else [self.dataset[index] for index in indices])
+
+
+class BalancedSampler(Sampler[int]):
+    """Draw as many samples as there are, of each class as many as of the others.
+
+    A sample comes again only when all others of its class have come. The order depends on the seed and the epoch
+    alone, so that a resumed run and every process draw alike.
+
+    Args:
+        labels: (n,) classes; a sample with the label -100 is not drawn.
+        seed: of the run.
+
+    Raises:
+        ValueError: if no sample has a class.
+    """
+
+    def __init__(self, labels: np.ndarray, seed: int):
+        self.labels = labels
+        self.seed = seed
+        self.epoch = 0
+        self._classes = [np.flatnonzero(labels == number) for number in np.unique(labels[labels != UNLABELLED])]
+        if not self._classes:
+            raise ValueError("--train_sampling_strategy balanced: no training sample has a class")
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch, as data loaders do."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __iter__(self) -> Iterator[int]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        share, rest = divmod(len(self.labels), len(self._classes))
+        extra = set(rng.permutation(len(self._classes))[:rest].tolist())
+        drawn = []
+        for place, rows in enumerate(self._classes):
+            count = share + (place in extra)
+            rounds = [rng.permutation(rows) for _ in range(-(-count // len(rows)))]
+            drawn += np.concatenate(rounds)[:count].tolist() if rounds else []
+        yield from rng.permutation(drawn).tolist()
 
 
 class EpochCallback(TrainerCallback):

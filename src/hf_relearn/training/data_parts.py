@@ -4,7 +4,11 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hf_relearn.relearning.labels import LABEL_NAMES, hold_out
+import pyarrow
+import pyarrow.compute
+from datasets import ClassLabel
+
+from hf_relearn.relearning.labels import LABEL_NAMES, hold_out, is_stream
 from hf_relearn.relearning.settings import SOURCES
 from hf_relearn.training.arguments import RelearnTrainingArguments
 
@@ -66,3 +70,37 @@ def divide(
         len(train_dataset),
     )
     return training, held_out
+
+
+def label_column_of(dataset: Any) -> str:
+    """The column with labels of a data set: `label` or `labels`, or else its only column of classes."""
+    features: Mapping[str, Any] = getattr(dataset, "features", None) or {}
+    classes = [
+        name for name, feature in features.items() if isinstance(getattr(feature, "feature", feature), ClassLabel)
+    ]
+    known = [name for name in LABEL_NAMES if name in features]
+    return known[0] if known else classes[0] if len(classes) == 1 else LABEL_NAMES[0]
+
+
+def check_number_of_classes(model: Any, dataset: Any, names: Sequence[str]) -> None:
+    """Refuse labels beyond the classes of a fusion model, where a data set tells them without being visited.
+
+    Raises:
+        ValueError: names the column and the number of classes that it takes.
+    """
+    column = next((name for name in names if name in (getattr(dataset, "column_names", None) or ())), None)
+    if column is None or is_stream(dataset) or not hasattr(getattr(model, "config", None), "modalities"):
+        return
+    values = dataset.with_format("arrow", columns=[column])[:][column].combine_chunks()
+    while hasattr(values, "flatten") and not pyarrow.types.is_primitive(values.type):
+        if not (pyarrow.types.is_list(values.type) or pyarrow.types.is_large_list(values.type)):
+            return
+        values = values.flatten()
+    if len(values) == 0 or not pyarrow.types.is_integer(values.type):
+        return
+    highest = pyarrow.compute.max(values).as_py()
+    if highest is not None and highest >= model.config.num_labels:
+        raise ValueError(
+            f"the label column {column!r} holds {highest}, but the model has {model.config.num_labels} classes: build "
+            f"it with num_labels={highest + 1} (or with id2label)"
+        )

@@ -3,13 +3,17 @@
 import logging
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
+from hf_relearn.models import MultimodalForClassification
+from hf_relearn.pairs import as_words
+
 logger = logging.getLogger(__name__)
 
+FINE_TUNING_RATE = 1e-4  # below it, random weights hardly move
 # What wrappers put into parameter names: torch.compile and FSDP anywhere, DDP and PEFT in front.
 _ANYWHERE = ("_orig_mod.", "_fsdp_wrapped_module.")
 _IN_FRONT = ("module.", "base_model.model.")
@@ -22,7 +26,7 @@ def parse_learning_rates(learning_rates: Sequence[str] | None) -> list[tuple[str
         ValueError: for one without `=`, or with a rate that is no finite number of at least 0.
     """
     parsed = []
-    for pair in learning_rates or []:
+    for pair in as_words(learning_rates) or []:
         selector, _, number = pair.rpartition("=")  # an expression may hold "=", a number not
         try:
             rate = float(number)
@@ -75,6 +79,7 @@ def freeze_parameters(model: nn.Module, selectors: Sequence[str] | None) -> None
     Raises:
         ValueError: as `selected_parameters`, or if nothing is left to train.
     """
+    selectors = as_words(selectors)
     for selector in selectors or []:
         found = selected_parameters(model, selector, "--freeze")
         freeze = getattr(_encoders(model).get(selector), "freeze", None)
@@ -101,6 +106,20 @@ def trained_learning_rates(model: nn.Module, learning_rates: Sequence[str] | Non
             raise ValueError(f"--learning_rates {selector!r} names parameters that are all frozen: leave one flag out")
         rates.update({id(parameter): rate for parameter in trained})
     return rates
+
+
+def warn_of_slow_random_encoders(model: MultimodalForClassification, args: Any, names: Iterable[str]) -> None:
+    """Say which encoders begin with random weights at a learning rate that is meant for pretrained ones."""
+    rates = trained_learning_rates(model, args.learning_rates)
+    for name in names:
+        parameters = [parameter for parameter in model.encoders[name].parameters() if parameter.requires_grad]
+        rate = max((rates.get(id(parameter), args.learning_rate) for parameter in parameters), default=0.0)
+        if model.config.modalities[name].pretrained is False and 0 < rate < FINE_TUNING_RATE:
+            logger.warning(
+                "the encoder of %s begins with random weights, and its learning rate %g is one to fine-tune with: "
+                "name a pretrained backbone, or raise it (--learning_rates %s=1e-3)",
+                *(name, rate, name),
+            )
 
 
 def divide_parameter_groups(optimizer: Any, model: nn.Module, learning_rates: Sequence[str] | None) -> None:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from hf_relearn.pairs import as_words
+
 if TYPE_CHECKING:
     from hf_relearn.balancing import BalancingMethod
 
@@ -12,6 +14,8 @@ if TYPE_CHECKING:
 @dataclass
 class ParameterSettings:
     """Choose the parameters that train, and how fast. Both fields are flags of the recipes.
+
+    In Python a field takes a string, a list or a mapping, such as `learning_rates={"text": 1e-5}`.
 
     A *selector* is the name of a modality (its whole encoder), the name of another part of the model (`classifier`,
     `fusion`, `unimodal_heads`), or a regular expression that is searched for in the parameter names
@@ -34,9 +38,10 @@ class ParameterSettings:
     )
 
     def check_parameters(self) -> None:
-        """Raise `ValueError` for a value that is not a selector with a learning rate."""
+        """Bring both into the form of their flags; raise `ValueError` for a value that cannot be read."""
         from hf_relearn.training.parameter_groups import parse_learning_rates
 
+        self.learning_rates, self.freeze = as_words(self.learning_rates), as_words(self.freeze)
         parse_learning_rates(self.learning_rates)
 
 

@@ -23,12 +23,12 @@ from hf_relearn.relearning.features import (
     shows_held_out_samples,
     without_augmentation,
 )
-from hf_relearn.relearning.labels import is_stream, label_names
+from hf_relearn.relearning.labels import dataset_labels, is_stream, label_names
 from hf_relearn.relearning.run_state import lock_run
 from hf_relearn.relearning.settings import RelearnSettings
 from hf_relearn.relearning.terminal import TerminalCallback
 from hf_relearn.training.arguments import RelearnTrainingArguments
-from hf_relearn.training.batches import EpochCallback, MultimodalCollator, SeededBatches, as_it_is
+from hf_relearn.training.batches import BalancedSampler, EpochCallback, MultimodalCollator, SeededBatches, as_it_is
 from hf_relearn.training.checkpoints import (
     MissedEvaluationCallback,
     begin_checkpoint,
@@ -37,7 +37,7 @@ from hf_relearn.training.checkpoints import (
     last_checkpoint,
     reload_weights,
 )
-from hf_relearn.training.data_parts import divide
+from hf_relearn.training.data_parts import check_number_of_classes, divide, label_column_of
 from hf_relearn.training.final import choose_final_strength
 from hf_relearn.training.metrics import classification_metrics, search_objective
 from hf_relearn.training.modality_accuracy import ModalityEvaluation, makes_ablations
@@ -58,7 +58,8 @@ class MultimodalRelearnTrainer(PushingTrainer):
 
     Args:
         args: `RelearnTrainingArguments`; it says when and how.
-        data_collator: None makes a `MultimodalCollator` of the processor. A collator with `without_augmentation()`
+        data_collator: None makes a `MultimodalCollator` of the processor, for the labels in `label`, or else in the
+            only column of classes. A collator with `without_augmentation()`
             augments training batches only.
         diagnosis_dataset: the held-out samples of a diagnosis. None takes them from where `args.diagnosis_source`
             says.
@@ -100,7 +101,7 @@ class MultimodalRelearnTrainer(PushingTrainer):
         if args is None:
             args = RelearnTrainingArguments()
         if data_collator is None and processing_class is not None:
-            data_collator = MultimodalCollator(processing_class)
+            data_collator = MultimodalCollator(processing_class, label_column=label_column_of(train_dataset))
         several_classes = getattr(getattr(model, "config", None), "problem_type", None) == MULTI_LABEL
         if several_classes and args.diagnosis_source == "auto" and not args.needs_diagnosis:
             pass  # samples with several classes cannot be diagnosed
@@ -117,6 +118,7 @@ class MultimodalRelearnTrainer(PushingTrainer):
                 "--learning_rates sets up the Trainer's optimizer: give rates in the optimizer of your own"
             )
         self._label_columns = label_names(data_collator)
+        check_number_of_classes(model, train_dataset, self._label_columns)
         if model is not None:
             self._prepare_model(model, args)
         super().__init__(
@@ -134,6 +136,8 @@ class MultimodalRelearnTrainer(PushingTrainer):
         if printer is not None:  # a notebook has a table of its own
             self.remove_callback(printer)
             self.add_callback(TerminalCallback())
+        if isinstance(data_collator, MultimodalCollator):
+            data_collator.tell_processor()
         if is_fusion_model(self.model):
             self.label_smoother = None  # the model smoothes by itself
         self.unimodal = ModalityEvaluation(self.args)
@@ -226,7 +230,14 @@ class MultimodalRelearnTrainer(PushingTrainer):
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> torch.utils.data.Sampler | None:
         dataset = train_dataset if train_dataset is not None else self.train_dataset
-        return super()._get_train_sampler(dataset.dataset if isinstance(dataset, SeededBatches) else dataset)
+        dataset = dataset.dataset if isinstance(dataset, SeededBatches) else dataset
+        if self.args.train_sampling_strategy != "balanced":
+            return super()._get_train_sampler(dataset)
+        try:
+            labels = dataset_labels(dataset, self._label_columns)
+        except ValueError as error:
+            raise ValueError(f"--train_sampling_strategy balanced cannot count the classes: {error}") from error
+        return BalancedSampler(labels, self.args.seed if self.args.data_seed is None else self.args.data_seed)
 
     def get_train_dataloader(self) -> DataLoader:
         """The Trainer's, with batches whose random draws are seeded by batch, where rows have numbers."""

@@ -1,0 +1,130 @@
+"""The evaluation of a saved model: metrics, per class too, a confusion matrix, and predictions as a file."""
+
+import csv
+import io
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.special import expit, softmax
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+from hf_relearn.experiments.predictions import predict
+from hf_relearn.experiments.results import quality_metrics
+from hf_relearn.files import whole_file
+from hf_relearn.models import MultimodalForClassification
+from hf_relearn.training import MultimodalCollator, MultimodalRelearnTrainer, RelearnTrainingArguments
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Hold what a model says of a data set.
+
+    Attributes:
+        metrics: those of the run's report, by name.
+        per_class: class -> `precision`, `recall`, `f1` and `support`.
+        confusion: (classes, classes) counts, true classes in rows; None where a sample has several classes.
+        names: of the classes.
+        labels: (n,) integers, -100 without a class, or (n, classes) zeros and ones.
+        scores: (n, classes) probabilities.
+    """
+
+    metrics: dict[str, float]
+    per_class: dict[str, dict[str, float]]
+    confusion: np.ndarray | None
+    names: Sequence[str]
+    labels: np.ndarray
+    scores: np.ndarray
+
+    def write(self, folder: str | Path) -> list[Path]:
+        """Write `metrics.json`, `predictions.csv` and, where there is one, `confusion.png`; returns their paths."""
+        from hf_relearn.report.confusion_figure import confusion_figure
+        from hf_relearn.report.theme import render_png
+
+        root = Path(folder)
+        root.mkdir(parents=True, exist_ok=True)
+        matrix = None if self.confusion is None else self.confusion.tolist()
+        found = {"metrics": self.metrics, "per_class": self.per_class, "confusion": matrix}
+        files = {
+            "metrics.json": (json.dumps(found, indent=2, ensure_ascii=False) + "\n").encode(),
+            "predictions.csv": self._table().encode(),
+        }
+        if self.confusion is not None:
+            files["confusion.png"] = render_png(confusion_figure(self.confusion, self.names))
+        for name, content in files.items():
+            with whole_file(root / name) as file:
+                file.write(content)
+        return [root / name for name in files]
+
+    def _table(self) -> str:
+        text = io.StringIO()
+        writer = csv.writer(text)
+        writer.writerow(["sample", "label", "prediction", *self.names])
+        for number, (label, scores) in enumerate(zip(self.labels, self.scores, strict=True)):
+            true, said = self._named(label), self._named(scores > 0.5 if label.ndim else scores.argmax())
+            writer.writerow([number, true, said, *(f"{score:.6f}" for score in scores)])
+        return text.getvalue()
+
+    def _named(self, classes: Any) -> str:
+        if np.ndim(classes):
+            return ";".join(self.names[index] for index in np.flatnonzero(classes))
+        return self.names[int(classes)] if classes >= 0 else ""
+
+
+def evaluate_saved_model(
+    model: MultimodalForClassification,
+    collator: MultimodalCollator,
+    dataset: Any,
+    *,
+    batch_size: int = 32,
+    use_cpu: bool = False,
+    progress: bool = True,
+) -> Evaluation:
+    """Evaluate a model on a data set with labels, as at the end of a run.
+
+    Args:
+        model: a fusion model.
+        collator: makes batches of rows; its `label_column` tells the classes by the model's numbers.
+        dataset: map-style.
+        batch_size: samples per forward pass.
+        use_cpu: leave accelerators alone.
+        progress: whether to show progress bars.
+
+    Raises:
+        ValueError: for labels that are no classes of the model.
+    """
+    with tempfile.TemporaryDirectory() as folder:  # training arguments want one; nothing is written
+        args = RelearnTrainingArguments(
+            output_dir=folder,
+            relearn_strategy="no",
+            per_device_eval_batch_size=batch_size,
+            use_cpu=use_cpu,
+            disable_tqdm=not progress,
+        )
+        trainer = MultimodalRelearnTrainer(model, args, collator)
+        trainer.log = lambda *_args, **_kwargs: None  # type: ignore[method-assign]  # the metrics are returned
+        metrics, found = predict(trainer, dataset, "test")
+    names = [model.config.id2label[index] for index in range(model.config.num_labels)]
+    several = found.labels.ndim == 2
+    scores = (expit if several else lambda logits: softmax(logits, axis=-1))(found.logits.astype(np.float64))
+    rows = np.ones(len(found.labels), dtype=bool) if several else found.labels >= 0
+    true, said = found.labels[rows], (scores > 0.5 if several else scores.argmax(axis=-1))[rows]
+    places = list(range(len(names)))
+    by_measure = precision_recall_fscore_support(true, said, labels=places, zero_division=0.0)
+    measures = ("precision", "recall", "f1", "support")
+    per_class = {
+        name: {measure: float(values[place]) for measure, values in zip(measures, by_measure, strict=True)}
+        for place, name in enumerate(names)
+    }
+    return Evaluation(
+        metrics=quality_metrics(metrics, "test"),
+        per_class=per_class,
+        confusion=None if several else confusion_matrix(true, said, labels=places),
+        names=names,
+        labels=found.labels,
+        scores=scores,
+    )
