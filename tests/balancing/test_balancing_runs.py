@@ -3,13 +3,21 @@
 import pytest
 import torch
 from three import ROWS, RowsOfThree, model_of_three, trainer_of_three
-from tiny import TensorRows, assert_same, make_trainer, tiny_model, training_arguments, weights_of, without_times
+from tiny import (
+    TensorRows,
+    assert_same,
+    history,
+    make_trainer,
+    tiny_model,
+    training_arguments,
+    weights_of,
+    without_times,
+)
 from transformers import Trainer, TrainingArguments
 
 from hf_relearn import MultimodalRelearnTrainer
 from hf_relearn.balancing import METHODS, MultiLossBalancing
 from hf_relearn.models.configuration_multimodal import FUSION_OPTIONS
-from hf_relearn.training import read_history
 
 # So few samples look purer or less pure by chance, and the diagnosis says so.
 pytestmark = pytest.mark.filterwarnings("ignore:chance alone explains")
@@ -26,7 +34,7 @@ def test_a_run_that_is_re_learnt_too_resumes_to_the_bit(tmp_path, method):
         return weights_of(trainer.model), trainer.optimizer.state_dict(), without_times(trainer.state.log_history[:-1])
 
     expected = result(0)
-    assert [record["kind"] for record in read_history(tmp_path)] == ["point", "point"]
+    assert [record["kind"] for record in history(tmp_path)] == ["point", "point"]
     for step in (1, 2, 4):  # in the middle and at the end of an epoch
         torch.manual_seed(1234)
         assert_same(result(7, str(tmp_path / f"checkpoint-{step}")), expected)

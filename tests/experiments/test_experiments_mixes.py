@@ -14,7 +14,7 @@ import torch
 from datasets import Dataset
 from PIL import Image
 from test_experiments_recipes import run_recipe, start_recipe
-from tiny import history
+from tiny import FEW_SAMPLES, history
 from tiny_backbones import BACKBONES
 from tokenizers_of_words import bert_like
 from transformers import CLIPModel
@@ -22,6 +22,8 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from hf_relearn import MultimodalForClassification, MultimodalProcessor
 from hf_relearn.models.configuration_multimodal import FUSION_OPTIONS
+
+pytestmark = FEW_SAMPLES
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 CLASSES = ("low", "middle", "high")
