@@ -9,6 +9,7 @@ import torch
 from tiny import ast_config, resnet_config, vit_config
 from tiny_backbones import BACKBONES
 from transformers import (
+    AutoConfig,
     AutoModel,
     BartConfig,
     BartModel,
@@ -20,6 +21,7 @@ from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
     LayoutLMv3Config,
+    PreTrainedConfig,
     PreTrainedModel,
     ViTForImageClassification,
     ViTImageProcessorPil,
@@ -27,6 +29,7 @@ from transformers import (
     ViTModel,
     WhisperConfig,
 )
+from transformers.modeling_outputs import BaseModelOutput
 
 from hf_relearn import MultimodalForClassification, MultimodalModel, MultimodalProcessor
 
@@ -200,7 +203,7 @@ def test_what_is_no_backbone_is_refused():
         build({})
     with pytest.raises(TypeError, match="'vision': a backbone is a Hub id.*not int"):
         build({"vision": 3})
-    with pytest.raises(TypeError, match="not Linear"):
+    with pytest.raises(TypeError, match="Linear is a torch module"):
         build({"vision": torch.nn.Linear(2, 2)})
     with pytest.raises(OSError, match="no-such-folder"):
         build({"vision": "./no-such-folder"})
@@ -391,3 +394,41 @@ def test_no_parameter_belongs_to_two_encoders_and_none_is_counted_twice():
 def test_the_modality_is_named_whose_model_cannot_be_had():
     with pytest.raises(OSError, match="modality 'words': the model nobody/no-such-model cannot be had: "):
         MultimodalForClassification.from_backbones({"words": "nobody/no-such-model"}, num_labels=2)
+
+
+class OwnConfig(PreTrainedConfig):
+    model_type = "own-of-this-test"
+    hidden_size = 8
+
+
+class OwnModel(PreTrainedModel):
+    config_class = OwnConfig
+    main_input_name = "pixel_values"
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.layer = torch.nn.Linear(3, config.hidden_size)
+        self.post_init()
+
+    def forward(self, pixel_values):
+        return BaseModelOutput(last_hidden_state=self.layer(pixel_values.flatten(2).transpose(1, 2)))
+
+
+def test_a_model_that_transformers_does_not_know_names_the_calls(tmp_path):
+    build = MultimodalForClassification.from_backbones
+    first = r"AutoConfig.register\('own-of-this-test', OwnConfig\) and "
+    with pytest.raises(ValueError, match=first + r"AutoModel.register\(OwnConfig, OwnModel\) first"):
+        build({"face": OwnModel(OwnConfig())}, num_labels=2)
+    with pytest.raises(ValueError, match=first + r"AutoModel.register\(OwnConfig, YourModel\) first"):
+        build({"face": OwnConfig()}, num_labels=2)
+    with pytest.raises(
+        TypeError, match="Linear is a torch module without a configuration.*PreTrainedModel of your own"
+    ):
+        build({"face": torch.nn.Linear(3, 4)}, num_labels=2)
+    AutoConfig.register("own-of-this-test", OwnConfig)
+    AutoModel.register(OwnConfig, OwnModel)
+    model = build({"face": OwnModel(OwnConfig())}, num_labels=2)
+    model.save_pretrained(tmp_path)
+    again = MultimodalForClassification.from_pretrained(tmp_path)
+    pixels = torch.randn(2, 3, 4, 4)
+    assert torch.equal(model.eval()(face_pixel_values=pixels).logits, again.eval()(face_pixel_values=pixels).logits)

@@ -71,7 +71,7 @@ def evaluate(
     with quiet(context):
         from hf_relearn.data.table_labels import with_classes_of
         from hf_relearn.data.tables import load_table
-        from hf_relearn.experiments.evaluation import evaluate_saved_model
+        from hf_relearn.experiments.evaluation import class_names, evaluate_saved_model
         from hf_relearn.training import MultimodalCollator
 
         loaded, processor = load_model(model, revision)
@@ -85,7 +85,7 @@ def evaluate(
             label_column=label,
             splits={"train": split, "validation": split},  # neither is drawn from the other
         )["train"]
-        names = [loaded.config.id2label[index] for index in range(loaded.config.num_labels)]
+        names = class_names(loaded)
         found = evaluate_saved_model(
             loaded,
             MultimodalCollator(processor, column_of, label, num_labels=len(names)),

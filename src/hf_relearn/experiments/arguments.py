@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hf_relearn.experiments.arms import ARMS, DEFAULT_ARMS
-from hf_relearn.experiments.processes import is_child
 from hf_relearn.relearning.presets import PRESETS as METHOD_PRESETS
 from hf_relearn.relearning.presets import preset_settings
 
@@ -96,6 +95,8 @@ class RunArguments:
     @property
     def part_of_comparison(self) -> bool:
         """Whether this process compares arms, or trains one for a comparison."""
+        from hf_relearn.experiments.processes import is_child  # which imports torch
+
         return self.compare or is_child()
 
     def card_info(self, **facts: Any) -> "CardInfo":

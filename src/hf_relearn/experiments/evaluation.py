@@ -71,8 +71,14 @@ class Evaluation:
 
     def _named(self, classes: Any) -> str:
         if np.ndim(classes):
-            return ";".join(self.names[index] for index in np.flatnonzero(classes))
+            return ";".join(self.names[int(index)] for index in np.flatnonzero(classes))
         return self.names[int(classes)] if classes >= 0 else ""
+
+
+def class_names(model: MultimodalForClassification) -> list[str]:
+    """The classes of a model, in order."""
+    config: Any = model.config
+    return [config.id2label[index] for index in range(config.num_labels)]
 
 
 def evaluate_saved_model(
@@ -108,7 +114,7 @@ def evaluate_saved_model(
         trainer = MultimodalRelearnTrainer(model, args, collator)
         trainer.log = lambda *_args, **_kwargs: None  # type: ignore[method-assign]  # the metrics are returned
         metrics, found = predict(trainer, dataset, "test")
-    names = [model.config.id2label[index] for index in range(model.config.num_labels)]
+    names = class_names(model)
     several = found.labels.ndim == 2
     scores = (expit if several else lambda logits: softmax(logits, axis=-1))(found.logits.astype(np.float64))
     rows = np.ones(len(found.labels), dtype=bool) if several else found.labels >= 0

@@ -12,6 +12,7 @@ import torch
 import transformers
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
+from torch import nn
 from transformers import CONFIG_MAPPING, MODEL_MAPPING, AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
@@ -165,6 +166,13 @@ def load_backbone(source: Any, pooling: str, backbone_kwargs: Mapping[str, Any])
     random_settings = {key: settings[key] for key in ("dtype", "attn_implementation") if key in settings}
     if isinstance(source, PreTrainedConfig):
         return _build_whole(source, pooling, **random_settings)
+    if isinstance(source, nn.Module):
+        raise TypeError(
+            f"{type(source).__name__} is a torch module without a configuration, from which it could be built again: "
+            "call it in a PreTrainedModel of your own, whose configuration has a hidden_size and whose forward takes "
+            "an input such as pixel_values and returns a BaseModelOutput with last_hidden_state; then "
+            "AutoConfig.register(model_type, config class) and AutoModel.register(config class, model class)"
+        )
     if not isinstance(source, (str, os.PathLike)):
         raise TypeError(
             f"a backbone is a Hub id, a folder, a transformers configuration or model, not {type(source).__name__}"
@@ -196,12 +204,33 @@ def _build_whole(config: PreTrainedConfig, pooling: str, **kwargs: Any) -> PreTr
     if model_class := _class_by_name(config):
         return model_class._from_config(config, **kwargs, **pooling_layer)
     if MODEL_MAPPING.get(type(config), None) is None and not hasattr(config, "auto_map"):
+        if calls := missing_registrations(config):
+            raise ValueError(f"{type(config).__name__} is not known to transformers: call {calls} first")
         raise ValueError(  # AutoModel would import all that it knows to list it
             f"AutoModel knows no model for {type(config).__name__}; if it is that of a tower, name "
             "the tower's class in its `architectures`, or hand over a model object"
         )
     # A configuration that names code of a repository is no permission to run it.
     return AutoModel.from_config(config, trust_remote_code=False, **kwargs, **pooling_layer)
+
+
+def missing_registrations(config: PreTrainedConfig, model_class: str = "YourModel") -> str:
+    """Name the calls by which transformers would know a configuration class of somebody's own; empty if it does.
+
+    Args:
+        config: of the model.
+        model_class: name of the model's class.
+    """
+    config_class = type(config)
+    if config_class.__module__.startswith("transformers.") or hasattr(config, "auto_map"):
+        return ""
+    calls = []
+    if config.model_type not in CONFIG_MAPPING:
+        calls.append(f"AutoConfig.register({config.model_type or 'your-model'!r}, {config_class.__name__})")
+    if MODEL_MAPPING.get(config_class, None) is None:
+        calls.append(f"AutoModel.register({config_class.__name__}, {model_class})")
+    no_type = "" if config.model_type or not calls else f"set {config_class.__name__}.model_type, "
+    return no_type + " and ".join(calls)
 
 
 def _class_by_name(config: PreTrainedConfig) -> type[PreTrainedModel] | None:
@@ -221,6 +250,11 @@ def _rebuilding_config(model: PreTrainedModel, backbone: PreTrainedModel, kind: 
     Raises:
         ValueError: if neither does.
     """
+    if calls := missing_registrations(model.config, type(model).__name__):
+        raise ValueError(
+            f"{type(model).__name__} is not known to transformers, so the fusion model could not be loaded again: "
+            f"call {calls} first, also where it is loaded"
+        )
     own = copy.deepcopy(backbone.config)
     own.architectures = [type(backbone).__name__]
     for config in (backbone.config, own, model.config):

@@ -79,7 +79,7 @@ class MultimodalClassificationPipeline(Pipeline):
             raise ValueError(f"top_k is {top_k}: ask for at least one label, or for all (None)")
         if on_error not in (None, "raise", "skip"):
             raise ValueError(f"on_error is {on_error!r}: use 'raise' or 'skip'")
-        given = {"timeout": timeout, "allow_private_addresses": allow_private_addresses}
+        given: dict[str, Any] = {"timeout": timeout, "allow_private_addresses": allow_private_addresses}
         given |= {"on_error": on_error, "are_rows": are_rows}
         preprocess = {name: value for name, value in given.items() if value is not None}
         forward = {} if return_contributions is None else {"return_contributions": return_contributions}

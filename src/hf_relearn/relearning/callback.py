@@ -167,7 +167,8 @@ class RelearnCallback(TrainerCallback):
             if message := self._schedule.why_no_point():
                 warnings.warn(message, stacklevel=2)
             if self._asks_model:
-                self.num_classes = self.num_classes or model.config.num_labels  # type: ignore[union-attr]
+                own: Any = model.config
+                self.num_classes = self.num_classes or own.num_labels
             self._open_diagnoser(args, train_dataloader)
             if self._schedule.planned() or settings.relearn_final:
                 reshard_(model)  # or refuse what could not be moved

@@ -216,7 +216,7 @@ class BalancedSampler(Sampler[int]):
         rng = np.random.default_rng([self.seed, self.epoch])
         share, rest = divmod(len(self.labels), len(self._classes))
         extra = set(rng.permutation(len(self._classes))[:rest].tolist())
-        drawn = []
+        drawn: list[int] = []
         for place, rows in enumerate(self._classes):
             count = share + (place in extra)
             rounds = [rng.permutation(rows) for _ in range(-(-count // len(rows)))]
