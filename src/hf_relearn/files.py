@@ -119,7 +119,7 @@ class FolderLock:
 
 
 def _is_gone(holder: dict[str, Any]) -> bool:
-    """Whether the process that holds a lock was one of this machine and has ended."""
+    """Check whether the process that holds a lock was one of this machine and has ended."""
     if holder.get("host") != socket.gethostname() or not isinstance(holder.get("process"), int):
         return False
     try:

@@ -97,7 +97,7 @@ def records_before(records: Sequence[dict[str, Any]], step: int) -> list[dict[st
 
 
 def points_taken(records: Sequence[dict[str, Any]]) -> int:
-    """How many of the records are re-learning points."""
+    """Count the re-learning steps among the records."""
     return sum(record["kind"] == "point" for record in records)
 
 
@@ -267,7 +267,7 @@ def epoch_of(entry: Record) -> float | None:
 
 
 def modality_entry(record: Record, modality: str) -> Record:
-    """What a record says of one modality; empty where it says nothing."""
+    """Return a record's entry of one modality; empty if it has none."""
     return (record.get("modalities") or {}).get(modality) or {}
 
 
@@ -317,7 +317,7 @@ def diagnosis_series(records: Iterable[Record], modality: str, key: str) -> tupl
 def evaluation_series(log_history: Iterable[Record], key: str) -> tuple[np.ndarray, np.ndarray]:
     """Values of one metric over training.
 
-    Where a step was evaluated twice, the first value counts: the second one is that of the best model, which the
+    If a step was evaluated twice, the first value counts: the second one is that of the best model, which the
     Trainer loads at the end, not of the model as it was at that step.
 
     Args:

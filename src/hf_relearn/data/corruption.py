@@ -90,7 +90,7 @@ def corrupt_splits(
     Spoilt pictures go into the cache of `datasets` as PNG, three bytes a pixel, and sounds as WAV.
 
     A missing modality is an empty cell. A wrong label is another class, each as likely. Only training has wrong
-    labels; a diagnosing part that is held out of training has them, too.
+    labels; a part that is held out of training has them, too.
 
     Args:
         splits: `train` and others.

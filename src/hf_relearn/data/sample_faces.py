@@ -20,7 +20,7 @@ _HAIR: tuple[_Colour, ...] = (
 
 @dataclass(frozen=True)
 class Expression:
-    """Where the parts of a face are, relative to the actor's face at rest; one is a strong movement."""
+    """Describe an expression by the places of a face's parts, relative to the face at rest; 1 is a strong movement."""
 
     brow_height: float = 0.0  # up
     brow_inner: float = 0.0  # inner ends up (worry) or down (anger)

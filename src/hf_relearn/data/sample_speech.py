@@ -16,7 +16,7 @@ _CONSONANTS = ((3500, 7000), (1800, 4500), (500, 2500))
 
 @dataclass(frozen=True)
 class Prosody:
-    """How something is said. All are relative to neutral speech except where a unit is given."""
+    """Describe the way something is said, relative to neutral speech unless a unit is given."""
 
     pitch: float = 0.0  # level, octaves above the actor's own
     pitch_range: float = 0.12  # octaves between an accented syllable and the others
@@ -41,7 +41,7 @@ PROSODY: Mapping[str, Prosody] = {
 
 @dataclass(frozen=True)
 class Voice:
-    """What an actor's voice and recording add: pitch in Hz, formant scale, loudness in dB, noise level in dB."""
+    """Describe an actor's voice and recording: pitch in Hz, formant scale, loudness in dB, noise level in dB."""
 
     pitch: float
     formant_scale: float

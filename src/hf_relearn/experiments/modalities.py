@@ -55,7 +55,7 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "spi
 
 @dataclass(frozen=True)
 class Modality:
-    """What a recipe's flags say of one modality.
+    """Describe one modality by a recipe's flags.
 
     Args:
         kind: `"audio"`, `"vision"`, `"video"`, `"text"` or `"features"`.
@@ -68,7 +68,7 @@ class Modality:
     backbone: str | None
 
     def build_backbone(self, name: str, train: Dataset) -> Any:
-        """What `from_backbones` takes.
+        """Build what `from_backbones` takes.
 
         Raises:
             ValueError: if there is no backbone, and none can be made from the training part.

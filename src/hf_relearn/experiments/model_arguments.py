@@ -17,7 +17,7 @@ FUSIONS = ("concat", "sum", "gated", "film", "low_rank", "cross_attention", "bot
 
 @dataclass
 class ModelArguments:
-    """How the encoders are loaded and fused."""
+    """Choose how the encoders are loaded and fused."""
 
     _argument_group_name: ClassVar[str] = "model"
 
@@ -99,7 +99,7 @@ class ModelArguments:
 
 @dataclass
 class InputArguments:
-    """How raw samples become the backbones' inputs, by kind of modality."""
+    """Choose how raw samples become the backbones' inputs, by kind of modality."""
 
     _argument_group_name: ClassVar[str] = "inputs"
 

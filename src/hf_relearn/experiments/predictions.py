@@ -22,7 +22,7 @@ _STEPS = 500  # of expectation maximisation, which converges long before
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model says of a split.
+    """Hold a model's predictions on a split.
 
     Args:
         labels: (n,) integers, or (n, classes) zeros and ones.

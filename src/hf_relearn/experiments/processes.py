@@ -104,7 +104,7 @@ class Processes:
 
 
 def is_child() -> bool:
-    """Whether this process is a run of a comparison."""
+    """Check whether this process is a run of a comparison."""
     return os.environ.get(_CHILD) == "1"
 
 

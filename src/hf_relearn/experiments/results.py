@@ -1,4 +1,4 @@
-"""What a run of a comparison leaves: results and predictions of its last epoch, and of the best on validation."""
+"""Write and read a comparison's runs: results and predictions of the last epoch, and of the best on validation."""
 
 import json
 import sys

@@ -55,7 +55,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Experiment:
-    """What a recipe trains on, and with which model.
+    """Describe a recipe's data and model.
 
     Args:
         title: heading of the report.
@@ -202,7 +202,7 @@ class Experiment:
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a trained model gave."""
+    """Hold the results of a trained model."""
 
     trainer: MultimodalRelearnTrainer
     results: dict[str, dict[str, float]]
@@ -212,7 +212,7 @@ class RunResult:
 
     @property
     def diagnoses(self) -> list[dict[str, Any]]:
-        """The records of diagnoses and points, without those of changed settings."""
+        """Return the records of diagnoses and re-learning steps, without those of changed settings."""
         return [record for record in self.records if record["kind"] != "settings"]
 
 

@@ -64,7 +64,7 @@ class TableArguments:
         return Path(self.dataset_name or "").name
 
     def card_datasets(self) -> "list[DatasetFacts] | None":
-        """What a model card says of the data: a local name; None for those of the Hub, which say it themselves."""
+        """Name a local data set for the model card; None for one of the Hub, which names itself."""
         from hf_relearn.cards import DatasetFacts
 
         return [DatasetFacts(self.title)] if Path(self.dataset_name or "").exists() else None

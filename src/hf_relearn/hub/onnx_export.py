@@ -244,7 +244,7 @@ def _checked(model: MultimodalForClassification, inputs: Mapping[str, Tensor]) -
 
 
 def _reason(error: BaseException) -> str:
-    """What an exporter's error says, by its innermost cause, in one line."""
+    """Return an exporter's error in one line, by its innermost cause."""
     while error.__cause__ is not None:
         error = error.__cause__
     said = " ".join(str(error).split()) or "no reason was given"

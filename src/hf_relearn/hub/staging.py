@@ -141,7 +141,7 @@ def _first(name: str, *folders: Path) -> Path | None:
 
 
 def _is_inside(path: Path, folder: Path) -> bool:
-    """Whether a file is there, and lies in the folder wherever symbolic links lead."""
+    """Check whether a file is there, and lies in the folder wherever symbolic links lead."""
     return path.is_file() and path.resolve().is_relative_to(folder.resolve())
 
 

@@ -42,28 +42,28 @@ class DiagnosisWarning(UserWarning):
 
 @dataclass(frozen=True)
 class ModalityDiagnosis:
-    """What the diagnosis found for one modality. All values are plain Python numbers and text.
+    """Hold the diagnosis of one modality, as plain Python numbers and text.
 
     Values of the estimator that was not used are None.
 
     Attributes:
         modality: its name.
         train_purity: P_D, the purity of the training part's clusters.
-        val_purity: P_V, the purity of the diagnosing part's clusters.
+        val_purity: P_V, the purity of the held-out part's clusters.
         gap: g = |P_D - P_V|, or the signed difference of the separabilities.
         alpha: strength of the re-learning in [0, 1]: tanh(lambda * g), or tanh(lambda * (gap - standard error)), 0 if
             the gap is smaller than its error.
         train_chance_purity: purity of the training part's clusters with permuted labels.
-        val_chance_purity: the same for the diagnosing part.
+        val_chance_purity: the same for the held-out part.
         train_size: number of training samples looked at.
-        val_size: number of diagnosing samples looked at.
+        val_size: number of held-out samples looked at.
         estimator: "purity" or "separability".
         train_separability: s_D, the mean leave-one-out probability of the own class on the training part.
-        val_separability: s_V, the same on the diagnosing part.
+        val_separability: s_V, the same on the held-out part.
         standard_error: of the gap of the separabilities.
         chance: separability of features that know nothing of the classes.
         separator: what tells the classes apart best, "centres" or "ridge PENALTY".
-        memorised: share of what was learnt that does not hold on the diagnosing part.
+        memorised: share of what was learnt that does not hold on the held-out part.
         memorised_error: its standard error.
     """
 
@@ -103,7 +103,7 @@ def diagnose(
 ) -> dict[str, ModalityDiagnosis]:
     """Diagnoses the learning state of every modality (section 3.2 of arXiv 2407.09705).
 
-    With the purity, as published, the training part and the diagnosing part of each modality are scaled to [-1, 1] by
+    With the purity, as published, the training part and the held-out part of each modality are scaled to [-1, 1] by
     their own minimum and maximum and clustered with K-means; the gap of the two purities gives the strength of the
     re-learning. The defaults are the reference settings. float32 and float64 features are clustered as they are,
     16-bit floats in float32. With the separability, the gap and its standard error come from `separability`, and the
@@ -116,14 +116,14 @@ def diagnose(
     Args:
         train_features: modality -> features of the training part, shape (n_train, d_m): tensors or arrays.
         train_labels: classes of the training part, any integers, shape (n_train,).
-        val_features: modality -> features of the diagnosing part, shape (n_val, d_m); the same modalities.
-        val_labels: classes of the diagnosing part, shape (n_val,).
+        val_features: modality -> features of the held-out part, shape (n_val, d_m); the same modalities.
+        val_labels: classes of the held-out part, shape (n_val,).
         num_classes: number of clusters, >= 1. The separability counts the classes that occur.
         relearn_lambda: lambda in alpha = tanh(lambda * gap), >= 0.
         seed: of K-means, of the sampling and of the permutations behind the chance purity, 0 to 2**32 - 1.
         estimator: "purity" or "separability".
         sampling: of the purity; "all" clusters every sample, "matched" first draws a stratified part of the training
-            samples, as large as the diagnosing part, so that chance lifts both purities alike.
+            samples, as large as the held-out part, so that chance lifts both purities alike.
         n_init: number of K-means starts, the best of which counts, >= 1.
         max_samples: if given, at most so many samples (stratified) of each part are looked at, >= 1. The separability
             keeps at least 20 training samples of each class, and twice as many as diagnosing ones.
@@ -140,7 +140,7 @@ def diagnose(
     Warns:
         DiagnosisWarning: all features of a modality are the same; a few outliers decide the scale of a dimension.
             With the purity: a part has fewer samples than classes (it is then clustered into as many clusters as it
-            has samples); classes are absent from the diagnosing part; chance alone explains most of a gap. With the
+            has samples); classes are absent from the held-out part; chance alone explains most of a gap. With the
             separability: a standard error above 0.05; fewer than 5 training samples in a third of the classes.
     """
     _check_settings(num_classes, n_init, max_samples, sampling=sampling, estimator=estimator, nonfinite=nonfinite)

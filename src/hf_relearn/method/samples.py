@@ -189,12 +189,12 @@ def diagnosed_rows(
     """Decides which samples of the training part and of the diagnosing part are diagnosed.
 
     Samples with the label -100 have no class and are left out. `max_samples` bounds both parts by a stratified draw.
-    For the separability the training part keeps at least twice as many samples as the diagnosing part, and 20 of each
+    For the separability the training part keeps at least twice as many samples as the held-out part, and 20 of each
     class that has so many; `enough` draws no more of them than these rules ask for. For the purity,
     `sampling="matched"` draws no more training samples than diagnosing ones.
 
     Returns:
-        Sorted positions in the training part, and in the diagnosing part.
+        Sorted positions in the training part, and in the held-out part.
 
     Raises:
         ValueError: one part has no labelled sample, or `max_samples` is below 1.

@@ -14,12 +14,12 @@ ShardGroups = tuple[tuple[str, Any], ...]
 
 
 def is_sharded(tensor: torch.Tensor) -> bool:
-    """Whether a tensor is a `DTensor`, so that this process may hold a part of it only."""
+    """Check whether a tensor is a `DTensor`, so that this process may hold a part of it only."""
     return _DISTRIBUTED and isinstance(tensor, DTensor)
 
 
 def local_part(tensor: torch.Tensor) -> torch.Tensor:
-    """What this process holds of a tensor, sharing its memory: the tensor itself where it is not sharded."""
+    """Return this process's part of a tensor, sharing its memory: the tensor itself if it is not sharded."""
     if not is_sharded(tensor):
         return tensor
     with torch.no_grad():
@@ -36,7 +36,7 @@ def whole_tensor(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def local_index(name: str, tensor: torch.Tensor) -> tuple[slice, ...]:
-    """Where in the whole of a sharded tensor the part of this process lies; nothing is communicated.
+    """Locate this process's part in the whole of a sharded tensor; nothing is communicated.
 
     Raises:
         ValueError: the tensor is divided in another way than into runs of rows (or columns); names it.

@@ -125,7 +125,7 @@ if FeaturesConfig.model_type not in CONFIG_MAPPING:
 
 @dataclass
 class ModalityConfig:
-    """What the model has to know of one modality.
+    """Configure one modality of a model.
 
     Args:
         backbone_config: configuration of the backbone; a dictionary with a `model_type` is turned into one.

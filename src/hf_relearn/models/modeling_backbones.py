@@ -26,7 +26,7 @@ from .modeling_weights import check_weights
 
 
 def origin(source: Any, model: PreTrainedModel, backbone_kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Where a backbone's weights came from, as fields of `ModalityConfig`. Nothing of a local path is kept.
+    """Name the source of a backbone's weights as fields of `ModalityConfig`. A local path is not kept.
 
     Args:
         source: what `from_backbones` was given: a Hub id, a folder, a configuration or a model object.

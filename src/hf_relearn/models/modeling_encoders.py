@@ -17,7 +17,7 @@ from .modeling_towers import backbone_input_names
 
 @dataclass
 class ModalityOutput(ModelOutput):
-    """What one modality's encoder hands to the fusion, before any modality has seen another.
+    """Hold the output of one modality's encoder, before any modality has seen another.
 
     Attributes:
         feature: (batch, d) uni-modal feature: what a diagnosis looks at, and what a late fusion joins.
@@ -162,7 +162,7 @@ def _caching_modules(backbone: nn.Module):
 
 @torch.compiler.disable
 def _empty_caches(backbone: nn.Module) -> None:
-    """In evaluation mode such caches outlive any write to the weights (a re-learning point, a loaded checkpoint)."""
+    """In evaluation mode such caches outlive any write to the weights (a re-learning step, a loaded checkpoint)."""
     for module in _caching_modules(backbone):
         module.train()
         module.eval()

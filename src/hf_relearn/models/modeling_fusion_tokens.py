@@ -12,7 +12,7 @@ from .modeling_encoders import ModalityOutput
 
 
 class TokenFusion(nn.Module):
-    """What the fusions at token level share: each modality's tokens, projected to one width, and its embedding.
+    """Base of the fusions at token level: each modality's tokens, projected to one width, and its embedding.
 
     Positions are not added, since the encoders' tokens carry them. A missing modality is one placeholder token.
     """

@@ -16,7 +16,7 @@ from .modeling_encoders import ModalityEncoder, ModalityOutput
 def encode_present(encoder: ModalityEncoder, inputs: Mapping[str, Tensor], present: Tensor | None) -> ModalityOutput:
     """Encode the rows that have a modality.
 
-    Rows that lack it do not pass through the encoder, so that BatchNorm statistics hold real samples only. Where no
+    Rows that lack it do not pass through the encoder, so that BatchNorm statistics hold real samples only. If no
     row has it, one blank row does, which BatchNorm does not count, and what comes of it is never used: its gradients
     are zero, but they exist, so that processes whose batches differ stay in step (DDP, FSDP).
 

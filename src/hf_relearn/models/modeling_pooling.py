@@ -17,7 +17,7 @@ def tokens_of(output: ModelOutput) -> Tensor:
 
 
 def default_pooling(output: ModelOutput, backbone: nn.Module, causal: bool = False) -> str:
-    """What `"auto"` stands for.
+    """Choose the pooling that `"auto"` stands for.
 
     Args:
         output: what the backbone gives.
@@ -40,7 +40,7 @@ def default_pooling(output: ModelOutput, backbone: nn.Module, causal: bool = Fal
 
 
 def has_dense_pooler(backbone: nn.Module) -> bool:
-    """Whether the backbone's pooling layer is a dense one, which starts with random weights in most checkpoints."""
+    """Check whether the backbone's pooling layer is dense: in most checkpoints such a layer has random weights."""
     pooler = getattr(backbone, "pooler", None)
     return pooler is not None and any(isinstance(module, nn.Linear) for module in pooler.modules())
 
@@ -96,10 +96,10 @@ def count_class_tokens(backbone: nn.Module) -> int:
 
 
 def token_mask(output: ModelOutput, inputs: Mapping[str, Tensor], backbone: nn.Module) -> Tensor | None:
-    """Which tokens are not padding, (batch, tokens) bool, from the backbone's output or from the mask of its inputs.
+    """Mask the padding, (batch, tokens) bool, by the backbone's output or by the mask of its inputs.
 
     The latter may count samples of a waveform or frames of a spectrogram, of which the backbone makes fewer tokens:
-    it is asked how many. Where it does not tell, a token counts if anything in its share of the input does.
+    it is asked how many. If it does not tell, a token counts if anything in its share of the input does.
     """
     hidden = output["last_hidden_state"]
     reported = getattr(output, "attention_mask", None)

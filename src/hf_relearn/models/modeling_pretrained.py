@@ -1,4 +1,4 @@
-"""What the fusion models share: how they are built from backbones, initialised, saved and loaded."""
+"""Build fusion models from backbones, initialise, save and load them."""
 
 from collections.abc import Mapping
 from copy import deepcopy
@@ -63,7 +63,7 @@ SELF_INITIALISED = (BottleneckFusion, LowRankFusion, Placeholder)
 
 
 class MultimodalPreTrainedModel(SafeWeightsMixin, PreTrainedModel):
-    """What both models share: the configuration, and properties that live in the backbones."""
+    """Base of both models: the configuration, and properties that live in the backbones."""
 
     config: MultimodalConfig
     config_class = MultimodalConfig
@@ -186,6 +186,6 @@ class MultimodalPreTrainedModel(SafeWeightsMixin, PreTrainedModel):
         return model.eval()
 
     def loading_kwargs(self) -> dict[str, Any]:
-        """What `from_pretrained` needs beside a folder that this model was saved in."""
+        """Return the arguments that `from_pretrained` needs beside the folder that this model was saved in."""
         fusion: Any = getattr(self, "multimodal", self).fusion
         return {"fusion_module": deepcopy(fusion.module)} if self.config.fusion == CUSTOM_FUSION else {}

@@ -1,4 +1,4 @@
-"""Which part of a model encodes a modality: all of it, the encoder of an encoder-decoder, or one of several towers."""
+"""Find the part of a model that encodes a modality: all of it, an encoder-decoder's encoder, or one of its towers."""
 
 import copy
 import inspect

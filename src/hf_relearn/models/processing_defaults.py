@@ -121,7 +121,7 @@ _UNLIMITED = 10**6  # what tokenizers that know no limit give is far larger
 
 
 class Backbone(NamedTuple):
-    """What is known of the backbone that an input is for.
+    """Hold what is known of the backbone that an input is for.
 
     `skeleton` is the backbone without memory for its weights, `source` what was given to `from_backbones`.
     """
@@ -160,7 +160,7 @@ def default_input(modality: ModalityConfig, source: Any, options: Mapping[str, A
 
 
 def takes_spectrogram(modality: ModalityConfig) -> bool:
-    """Whether a modality's sounds are shown to an image backbone, as log spectrograms."""
+    """Check whether a modality's sounds are shown to an image backbone, as log spectrograms."""
     return modality.kind == "audio" and _sees_images(backbone_skeleton(modality.backbone_config, modality.kind))
 
 

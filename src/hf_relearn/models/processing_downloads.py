@@ -18,7 +18,7 @@ MAX_REDIRECTS = 10
 
 
 def is_address(value: object) -> bool:
-    """Whether a value is an `http://` or `https://` address."""
+    """Check whether a value is an `http://` or `https://` address."""
     return isinstance(value, str) and value.lower().startswith(("http://", "https://"))
 
 

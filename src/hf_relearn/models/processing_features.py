@@ -1,4 +1,4 @@
-"""How features that were extracted already (vectors or sequences of numbers) become a backbone's inputs."""
+"""Prepare features that were extracted already (vectors or sequences of numbers) as a backbone's inputs."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar

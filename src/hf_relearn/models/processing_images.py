@@ -1,4 +1,4 @@
-"""How images and videos become a backbone's inputs."""
+"""Prepare images and videos as a backbone's inputs."""
 
 import os
 from bisect import bisect_right

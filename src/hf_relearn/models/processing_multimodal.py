@@ -109,7 +109,7 @@ class MultimodalProcessor(ProcessorMixin):
                 list of them.
 
         Returns:
-            `{modality}_{argument of the backbone}` -> tensor with the batch first. Where some samples lack a modality,
+            `{modality}_{argument of the backbone}` -> tensor with the batch first. If some samples lack a modality,
             their rows are zeros and `{modality}_present`, (batch,) bool, tells which; a modality that all of them
             lack has that tensor alone.
 

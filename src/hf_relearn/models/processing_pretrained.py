@@ -1,4 +1,4 @@
-"""What lies beside the weights of a pretrained backbone: the settings of its preprocessor, or its tokenizer."""
+"""Load the preprocessor's settings or the tokenizer of a pretrained backbone."""
 
 import json
 from collections.abc import Sequence
@@ -107,7 +107,7 @@ def _pretrained_settings(auto_class: Any, source: Any) -> dict[str, Any] | None:
 
 
 def _may_hold(source: Any, names: Sequence[str]) -> bool:
-    """Whether a preprocessor can be looked for: beside a Hub id, or a folder that has one of the files."""
+    """Check whether a preprocessor can be looked for: beside a Hub id, or a folder that has one of the files."""
     if isinstance(source, (PreTrainedConfig, PreTrainedModel, type(None))):
         return False
     return not Path(source).is_dir() or any((Path(source) / name).is_file() for name in names)
@@ -151,7 +151,7 @@ def family_of(config: PreTrainedConfig) -> str:
 
 
 def taken_inputs(backbone: PreTrainedModel, made: Sequence[str], maker: str) -> list[str]:
-    """Which of the inputs that a preprocessor makes the encoder takes: those of the backbone's forward, and masks.
+    """Return those of a preprocessor's outputs that the encoder takes: inputs of the backbone's forward, and masks.
 
     Args:
         backbone: the backbone; its weights are not looked at.

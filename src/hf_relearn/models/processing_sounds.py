@@ -1,4 +1,4 @@
-"""How sounds become a backbone's inputs: waveforms, filter banks, spectrograms."""
+"""Prepare sounds as a backbone's inputs: waveforms, filter banks, spectrograms."""
 
 import inspect
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Where media come from: the file or bytes of a raw value, opened as one of the named formats only."""
+"""Open media from the file or bytes of a raw value, as one of the named formats only."""
 
 import io
 import os
@@ -117,7 +117,7 @@ def encoded(value: Any, what: str) -> Any:
 
 
 def describe(value: Any) -> str:
-    """What to call a raw value in a message: its file where there is one."""
+    """Name a raw value for a message: by its file if there is one."""
     if isinstance(value, Mapping):
         value = value.get("path") or "bytes"
     return str(value) if isinstance(value, (str, os.PathLike)) else f"{type(value).__name__} in memory"

@@ -1,4 +1,4 @@
-"""How texts become a backbone's inputs."""
+"""Prepare texts as a backbone's inputs."""
 
 import copy
 from collections.abc import Sequence

@@ -87,7 +87,7 @@ class RelearnCallback(TrainerCallback):
     Raises:
         TypeError: for fields beside `settings`, or for one of `encoders` and `feature_function` without the other.
         ValueError: at the start of training, for an unknown modality, a parameter shared by two encoders, missing
-            diagnosing samples, labels that are no integers, a resumed run whose initial weights are not there, or
+            held-out samples, labels that are no integers, a resumed run whose initial weights are not there, or
             parameters that FSDP version 1 or DeepSpeed ZeRO-3 divides among processes (FSDP version 2 works), or an
             optimizer whose state is to be reset, but is not kept by parameter (DeepSpeed).
     """
@@ -275,7 +275,7 @@ class RelearnCallback(TrainerCallback):
         self._run.write_into(checkpoint)
 
     def _begins_again(self, args: TrainingArguments, state: TrainerState) -> bool:
-        """Whether an attempt of this run with a larger batch has failed; notes the batch size of this one."""
+        """Check whether an attempt of this run with a larger batch has failed; notes the batch size of this one."""
         failed, self._attempt = self._attempt, state.train_batch_size if args.auto_find_batch_size else None
         return failed is not None and self._attempt is not None and self._attempt < failed and not state.global_step
 

@@ -248,7 +248,7 @@ class EvaluatedFeatures:
 
 
 def shows_held_out_samples(dataloader: DataLoader, dataset: Any, args: TrainingArguments) -> bool:
-    """Whether an evaluation runs the same batches of the held-out samples that a diagnosis would, to the bit."""
+    """Check whether an evaluation runs the same batches of the held-out samples that a diagnosis would, to the bit."""
     base: Any = getattr(dataloader, "base_dataloader", dataloader)
     if dataset is None or getattr(base, "dataset", None) is not dataset or not hasattr(dataset, "__len__"):
         return False

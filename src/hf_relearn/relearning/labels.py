@@ -1,4 +1,4 @@
-"""Labels of a data set, and the division of a training set into a training and a diagnosing part."""
+"""Read the labels of a data set, and hold out samples of a training set."""
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
@@ -16,7 +16,7 @@ STREAM_SAMPLES = 2048
 
 
 def is_stream(dataset: Any) -> bool:
-    """Whether a data set can only be iterated: torch's or datasets' `IterableDataset`, or anything without rows."""
+    """Check whether a data set can only be iterated: an `IterableDataset` of torch or datasets, or without rows."""
     return isinstance(dataset, IterableDataset) or not (
         hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")
     )
@@ -148,7 +148,7 @@ def select(dataset: Any, indices: np.ndarray) -> Any:
 
 
 def hold_out(dataset: Any, fraction: float, seed: int, names: Sequence[str] = LABEL_NAMES) -> tuple[Any, Any]:
-    """Divide a training set into (training part, diagnosing part), stratified by label and seeded.
+    """Divide a training set into (training part, held-out part), stratified by label and seeded.
 
     Raises:
         ValueError: as `dataset_labels`, or if the fraction leaves one part empty.

@@ -77,7 +77,7 @@ def output_folder(args: TrainingArguments) -> Path:
 
 
 def checkpoint_folder(args: TrainingArguments, state: TrainerState) -> Path:
-    """Where the Trainer saves the checkpoint of the present step."""
+    """Return the folder that the Trainer saves the present step's checkpoint in."""
     return output_folder(args) / f"checkpoint-{state.global_step}"
 
 
@@ -143,7 +143,7 @@ def note_run(
 
 
 def noted_run(folder: Path) -> str | None:
-    """Which run an output directory or a checkpoint belongs to; None if it does not say."""
+    """Return the run that an output directory or a checkpoint belongs to; None if it does not say."""
     return _note(folder).get("run")
 
 
@@ -275,7 +275,7 @@ def write_initial_weights(args: TrainingArguments, model: nn.Module, prefixes: I
 
 
 class RunBookkeeping:
-    """What a run leaves on disk beside the Trainer's own files, begun afresh or read back where it is resumed.
+    """Keep a run's files beside the Trainer's own: begin them afresh, or read them back if the run is resumed.
 
     Made, and told of records, by every process alike; only those that save write.
 
@@ -311,7 +311,7 @@ class RunBookkeeping:
 
     @property
     def points_taken(self) -> int:
-        """How many re-learning points the run has had."""
+        """Number of re-learning steps that the run has had."""
         return points_taken(self.records)
 
     def open_initial_weights(
@@ -374,7 +374,7 @@ class RunBookkeeping:
                 say(line)
 
     def has_end(self, step: int | None = None) -> bool:
-        """Whether there is a record of the run's end: at this step, or at any."""
+        """Check whether there is a record of the run's end: at this step, or at any."""
         return any(record["kind"] == "end" and step in (None, record["step"]) for record in self.records)
 
     def write_into(self, checkpoint: Path) -> None:

@@ -1,4 +1,4 @@
-"""When re-learning steps come: a pure function of the settings, the run's length and its record."""
+"""Schedule re-learning steps: a pure function of the settings, the run's length and its record."""
 
 import sys
 from collections.abc import Sequence
@@ -73,7 +73,7 @@ class RelearnSchedule:
         )
 
     def is_due(self, completed: int, taken: int) -> bool:
-        """Whether a re-learning step comes after `completed` epochs (or steps), `taken` of them having come before."""
+        """Check whether a re-learning step comes after `completed` epochs (or steps), if `taken` came before."""
         return completed in self.planned() and (self.interval is None or taken < self.max_times)
 
     def share(self, step: int) -> float:

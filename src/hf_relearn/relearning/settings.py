@@ -15,7 +15,7 @@ _CHOICES = {
     "diagnosis_estimator": ("separability", "purity"),
     "diagnosis_sampling": ("all", "matched"),
 }
-# Sources of the diagnosing part beside the names of evaluation sets.
+# Sources of the held-out samples beside the names of evaluation sets.
 SOURCES = ("auto", "eval", "holdout")
 # Dropped settings -> what to use in their place.
 REPLACED = {"diagnosis_return": "--diagnosis_source eval, which costs no training samples"}
@@ -23,7 +23,7 @@ REPLACED = {"diagnosis_return": "--diagnosis_source eval, which costs no trainin
 
 @dataclass
 class RelearnSettings:
-    """When to diagnose, on what, and how far to move back. Every field is a flag of the recipes.
+    """Choose when to diagnose, on what, and how far to move back. Every field is a flag of the recipes.
 
     In Python `relearn_alpha` and `relearn_modalities` take a string, a list or a mapping, such as
     `relearn_alpha={"image": 0.9}`.
@@ -198,7 +198,7 @@ class RelearnSettings:
 
     @property
     def constant_strength(self) -> Any:
-        """What `constant_alphas` reads, or None if strengths follow from diagnoses."""
+        """The strength for `constant_alphas`, or None if strengths follow from diagnoses."""
         if self.relearn_alpha is not None:
             return self.relearn_alpha
         from hf_relearn.method.alpha import parse_alpha

@@ -1,4 +1,4 @@
-"""What a run prints: one line per epoch, beside progress bars that no line breaks."""
+"""Print one line per epoch, beside progress bars that stay whole."""
 
 import logging
 import re

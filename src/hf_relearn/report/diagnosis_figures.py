@@ -1,4 +1,4 @@
-"""Figures of the diagnosis: both parts over training, the memorised share, and the strength of every point."""
+"""Figures of the diagnosis: both parts over training, the memorised share, and each strength."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -41,7 +41,7 @@ MOST_STRENGTHS = 32  # more lollipops than this carry no number at all
 
 @dataclass(frozen=True)
 class Measure:
-    """How separable the classes are in features, by the names of the record."""
+    """Name a measure of separability as the records do."""
 
     label: str
     train: str
@@ -49,7 +49,7 @@ class Measure:
     chances: tuple[str, ...]
 
     def of(self, records: Sequence[Record], modality: str) -> bool:
-        """Whether a record holds it for a modality."""
+        """Check whether a record holds it for a modality."""
         return any(diagnosis_series(records, modality, key)[0].size for key in (self.train, self.val))
 
 
@@ -268,7 +268,7 @@ def _has_learnt(record: Record, modality: str) -> bool:
 
 @matplotlib.rc_context(STYLE)
 def alpha_figure(records: Sequence[Record], modalities: Sequence[str] | None = None) -> Figure:
-    """Draw the strength α of every re-learning point and modality, with the distance its weights moved.
+    """Draw the strength α of every re-learning step and modality, with the distance its weights moved.
 
     A hollow mark shows what the diagnosis asked for, where a set strength took its place.
 

@@ -246,7 +246,7 @@ def draw_figures(
 
 
 def _final_scores(records: Sequence[Record], modality: str) -> dict[str, str]:
-    """What belongs to the final weights: the diagnosis at the end, if there was one, by part."""
+    """Return the scores of the final weights by part: those of the diagnosis at the end, if there was one."""
     entry = modality_entry(records[-1], modality) if records and records[-1].get("kind") == "end" else {}
     for measure in (SEPARABILITY, PURITY):
         scores = {"train": finite(entry.get(measure.train)), "held-out": finite(entry.get(measure.val))}

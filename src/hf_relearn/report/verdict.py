@@ -118,7 +118,7 @@ def _worth(
     modalities: Sequence[str],
     size: int | None,
 ) -> tuple[list[str], str]:
-    """What the model and each modality by itself reach; and `below` if the fusion is worse than its best modality."""
+    """Say what the model and each modality reach; and `below` if the fusion is worse than its best modality."""
     where = f"On *{text(split)}*" if split is not None else "In the last evaluation"
     fused = finite(metrics.get("accuracy"))
     alone = {name: finite(metrics.get(f"unimodal_{name}_accuracy")) for name in modalities}
@@ -152,7 +152,7 @@ def _worth(
 
 
 def _course(log_history: Sequence[Record], results: Results) -> tuple[list[str], str]:
-    """What the whole curve of the validation accuracy says, and what follows."""
+    """Read the curve of the validation accuracy, and say what follows."""
     epochs, values = evaluation_series(log_history, "eval_accuracy")
     if values.size < 4:
         return [], ""

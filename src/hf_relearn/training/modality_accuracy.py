@@ -136,7 +136,7 @@ class ModalityEvaluation:
 
 
 def makes_ablations(model: Any) -> bool:
-    """Whether a model, possibly with adapters, gives `ablation_logits` when asked to, of several modalities."""
+    """Check whether a model, possibly with adapters, gives `ablation_logits` when asked to, of several modalities."""
     model = model.get_base_model() if hasattr(model, "get_base_model") else model  # of a PeftModel
     several = len(getattr(getattr(model, "config", None), "modalities", ())) > 1
     return several and "output_ablations" in inspect.signature(model.forward).parameters

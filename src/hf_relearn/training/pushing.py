@@ -42,7 +42,7 @@ class PushingTrainer(Trainer):
     _warned_of_push = False
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
-        """Create the repository. Where that fails, training goes on, and the push at its end tries again.
+        """Create the repository. If that fails, training goes on, and the push at its end tries again.
 
         Raises:
             ValueError: for a name that no repository can have, or a `hub_strategy` that pushes checkpoints, since

@@ -17,7 +17,7 @@ from hf_relearn.training.batches import MultimodalCollator
 
 @dataclass(frozen=True)
 class SavedModelDiagnosis:
-    """What a diagnosis of a saved model found.
+    """Hold the diagnosis of a saved model.
 
     Attributes:
         modalities: modality -> its diagnosis.

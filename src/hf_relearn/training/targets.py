@@ -1,4 +1,4 @@
-"""What the loss makes of the labels: class weights, label smoothing, and several classes per sample."""
+"""Prepare labels for the loss: class weights, label smoothing, and several classes per sample."""
 
 import math
 from collections.abc import Sequence
@@ -54,7 +54,7 @@ def balanced_class_weights(labels: np.ndarray, num_classes: int) -> list[float]:
 
 
 def is_fusion_model(model: Any) -> bool:
-    """Whether a model, possibly with adapters, is one of ours, whose loss follows its configuration."""
+    """Check whether a model, possibly with adapters, is one of ours, whose loss follows its configuration."""
     return isinstance(getattr(model, "config", None), MultimodalConfig)
 
 
@@ -116,7 +116,7 @@ def refuse_multi_label_diagnosis(model: nn.Module, diagnosed: bool) -> None:
 
     Args:
         model: its configuration's `problem_type` tells.
-        diagnosed: whether points come with diagnosed strengths.
+        diagnosed: whether re-learning steps come with diagnosed strengths.
 
     Raises:
         ValueError: says what works instead.

@@ -1,4 +1,4 @@
-"""The Trainer: it prepares the diagnosing part, adds the callback, and measures each modality by itself."""
+"""Train with diagnosis and re-learning: hold out samples, add the callback, measure each modality by itself."""
 
 import logging
 from collections.abc import Callable, Iterator
