@@ -135,7 +135,7 @@ def write_files(output_dir: Path, contents: Mapping[str, bytes]) -> None:
     """Write files into a folder: all of them to temporary names first, then each put in its place at once.
 
     Args:
-        output_dir: Folder, created where it is missing.
+        output_dir: Folder, created if it is missing.
         contents: Path relative to the folder -> bytes; written in this order.
 
     Raises:

@@ -31,7 +31,7 @@ def read_history(folder: str | os.PathLike) -> list[dict[str, Any]]:
     `{"from": ..., "to": ...}`, and no modalities. A last line that was cut off by a kill is left out.
 
     Raises:
-        ValueError: for a line that is no JSON object; the message names file and line.
+        ValueError: for a line that is not a JSON object; the message names file and line.
     """
     path = Path(folder) / HISTORY_FILE
     if not path.is_file():
@@ -250,7 +250,7 @@ _UNIMODAL_METRIC = re.compile(r"(?:eval_)?unimodal_(.+)_accuracy")
 
 
 def finite(value: Any) -> float | None:
-    """The value as a float, or None where it is missing, no number, NaN or infinite."""
+    """The value as a float, or None if it is missing, not a number, NaN or infinite."""
     if isinstance(value, bool) or value is None:
         return None
     try:
@@ -261,7 +261,7 @@ def finite(value: Any) -> float | None:
 
 
 def epoch_of(entry: Record) -> float | None:
-    """Epoch of a record or log entry; 0 for an entry of step 0, where the Trainer writes no epoch."""
+    """Epoch of a record or log entry; 0 for an entry of step 0, for which the Trainer writes none."""
     epoch = finite(entry.get("epoch"))
     return 0.0 if epoch is None and entry.get("step") == 0 else epoch
 

@@ -76,7 +76,7 @@ def find_unreadable(
 ) -> dict[int, dict[str, str]]:
     """Decode every sound (its first minute), image and video (three of its frames).
 
-    What was found is cached by `datasets` until a file changes its size or time.
+    `datasets` caches the result until a file changes its size or time.
 
     Args:
         dataset: one split, with undecoded media.

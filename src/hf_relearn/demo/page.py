@@ -34,7 +34,7 @@ THEME = gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-m
 def build_page(classify: MultimodalClassificationPipeline, title: str) -> gradio.Blocks:
     """The page of a pipeline's model.
 
-    What is left empty is a missing modality. Files reach the pipeline as they were uploaded.
+    A field left empty is a missing modality. Files reach the pipeline as they were uploaded.
 
     Args:
         classify: the pipeline.
@@ -90,7 +90,7 @@ def _input(name: str, modality: Any, processor: Any) -> gradio.components.Compon
 
 
 def _raw_value(name: str, kind: str, value: Any) -> Any:
-    """A component's value as the pipeline takes it; None where it is empty."""
+    """A component's value as the pipeline takes it; None if it is empty."""
     if value is None or value == [] or (isinstance(value, str) and not value.strip()):
         return None
     return read_numbers(name, value) if kind == "features" else value

@@ -105,7 +105,7 @@ def plan_runs(
         args: `num_train_epochs`, `max_steps` and `freeze` are used.
 
     Raises:
-        ValueError: for an arm that is not known, or arms that need two modalities where there is one.
+        ValueError: for an arm that is not known, or arms that need two modalities if there is one.
     """
     known = known_arms(modalities)
     for name in names:

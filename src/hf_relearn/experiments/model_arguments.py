@@ -37,7 +37,7 @@ class ModelArguments:
     fusion: str = field(
         default="concat",
         metadata={
-            "help": "How the modalities are joined: late, from one feature each ('concat', 'sum', 'gated', 'film', "
+            "help": "Fusion of the modalities: late, from one feature each ('concat', 'sum', 'gated', 'film', "
             "'low_rank'), or from their tokens ('cross_attention', 'bottleneck').",
             "choices": list(FUSIONS),
         },
@@ -49,14 +49,14 @@ class ModelArguments:
     pooling: list[str] | None = field(
         default=None,
         metadata={
-            "help": "How a backbone's output becomes one feature, per modality, as 'text=cls vision=mean'; unset, "
+            "help": "Pooling of a backbone's output to one feature, per modality, as 'text=cls vision=mean'; unset, "
             "what suits each backbone."
         },
     )
     missing_placeholder: str = field(
         default="zero",
         metadata={
-            "help": "What stands for a modality that a sample lacks: zeros, or a learnt vector.",
+            "help": "Placeholder for a missing modality: zeros, or a learnt vector.",
             "choices": ["zero", "learnt"],
         },
     )

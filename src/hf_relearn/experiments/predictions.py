@@ -27,7 +27,7 @@ class Predictions:
     Args:
         labels: (n,) integers, or (n, classes) zeros and ones.
         logits: (n, classes) of the fused prediction.
-        heads: modality -> (n, classes) logits of its own head, where the model has heads.
+        heads: modality -> (n, classes) logits of its own head, if the model has heads.
         present: modality -> (n,) bool, False for samples that lack it.
     """
 
@@ -146,7 +146,7 @@ def mixture_weights(probabilities: np.ndarray, counted: np.ndarray, labels: np.n
 
     Args:
         probabilities: (models, n, classes).
-        counted: (models, n) bool, False where a model lacks its modality.
+        counted: (models, n) bool, False if a model lacks its modality.
         labels: (n,) integers, or (n, classes) zeros and ones.
 
     Returns:

@@ -60,7 +60,7 @@ class Experiment:
     Args:
         title: heading of the report.
         modalities: modality -> its column and backbone, in the order of fusion.
-        label_column: column of a `ClassLabel`, or of a list of them where a sample may have several classes.
+        label_column: column of a `ClassLabel`, or of a list of them if a sample may have several classes.
         train, evaluation, test: the splits; evaluation and test may be None.
         model, inputs: the flags of the model and of its inputs.
         notes: what a reader of the report has to know.
@@ -84,7 +84,7 @@ class Experiment:
         Flags that name another modality are left out; a single modality needs no fusion.
 
         Raises:
-            ValueError: for a name that is no modality.
+            ValueError: for a name that is not a modality.
         """
         wanted = self.model.use_modalities
         if wanted is None:
@@ -112,7 +112,7 @@ class Experiment:
 
     @property
     def held_out(self) -> dict[str, datasets.Dataset]:
-        """The splits that are evaluated at the end: `validation` and `test`, where they are there."""
+        """The splits that are evaluated at the end: `validation` and `test`, if they are there."""
         splits = {"validation": self.evaluation, "test": self.test}
         return {name: split for name, split in splits.items() if split is not None}
 

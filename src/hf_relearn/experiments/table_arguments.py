@@ -44,12 +44,12 @@ class TableArguments:
     )
     label_column: str = field(
         default="label",
-        metadata={"help": "Column with classes: names or integers; lists of them where a sample has several."},
+        metadata={"help": "Column with classes: names or integers; lists of them if a sample has several."},
     )
     unreadable: str = field(
         default="error",
         metadata={
-            "help": "What sounds, pictures and videos that cannot be read are: an 'error' before training, rows to "
+            "help": "Treat sounds, pictures and videos that cannot be read as an 'error' before training, rows to "
             "'skip', or 'missing' values.",
             "choices": ["error", "skip", "missing"],
         },

@@ -95,7 +95,7 @@ def export_onnx(
     metadata, as JSON under `id2label`.
 
     The file is run in ONNX Runtime on another batch than the example, and appears only if its logits are the model's
-    to 1e-4 (relative where they exceed 1). `benchmarks/onnx_export.py` measures which backbones can be exported; its
+    to 1e-4 (relative if they exceed 1). `benchmarks/onnx_export.py` measures which backbones can be exported; its
     table is in `docs/onnx.md`.
 
     Args:
@@ -162,7 +162,7 @@ class _Feature(nn.Module):
 
 
 def _export(model: MultimodalForClassification, batch: dict[str, Tensor], file: Path) -> None:
-    """Export and check; where that fails, find out because of which modality."""
+    """Export and check; if that fails, find out because of which modality."""
     shapes = dynamic_shapes(model, batch)
     labels = {"id2label": json.dumps(model.config.id2label)}
     try:

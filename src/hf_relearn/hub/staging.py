@@ -49,7 +49,7 @@ def stage(saved: str | os.PathLike, target: str | os.PathLike, run: str | os.Pat
     modality's tokenizer), training arguments, the record of re-learning, the card with the figures that it shows, and
     the code that loads it all without this package. Nothing else in the folders is looked at.
 
-    Weights are linked where the file system can, copied otherwise. Local paths and tokens are taken out of texts.
+    Weights are linked if the file system can, copied otherwise. Local paths and tokens are taken out of texts.
     Files that lie elsewhere, behind symbolic links in these folders, are left out.
 
     Args:

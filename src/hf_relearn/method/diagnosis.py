@@ -61,7 +61,7 @@ class ModalityDiagnosis:
         train_separability: s_D, the mean leave-one-out probability of the own class on the training part.
         val_separability: s_V, the same on the held-out part.
         standard_error: of the gap of the separabilities.
-        chance: separability of features that know nothing of the classes.
+        chance: separability of features without information about the classes.
         separator: what tells the classes apart best, "centres" or "ridge PENALTY".
         memorised: share of what was learnt that does not hold on the held-out part.
         memorised_error: its standard error.

@@ -31,7 +31,7 @@ def label_vector(labels: Any, name: str = "labels") -> np.ndarray:
         name: what to call them in an error message.
 
     Returns:
-        An integer array of shape (n,); the caller's own memory where no conversion was needed.
+        An integer array of shape (n,); the caller's own memory if no conversion was needed.
 
     Raises:
         ValueError: not one-dimensional, empty, or not integers.

@@ -22,9 +22,9 @@ class Separability:
     Attributes:
         train: mean probability of the own class over the training samples, each scored without itself.
         val: the same over the held-out samples, each scored without one training sample of its class.
-        gap: `train - val`, signed; 0 is expected where nothing is over-fitted.
+        gap: `train - val`, signed; 0 is expected if nothing is over-fitted.
         standard_error: of the gap.
-        chance: 1 / `num_classes`, the separability of features that know nothing of the classes.
+        chance: 1 / `num_classes`, the separability of features without information about the classes.
         memorised: share of what was learnt on the training part that does not hold on the held-out part.
         memorised_error: its standard error.
         separator: "centres" or "ridge PENALTY", the one that suits the training part best.

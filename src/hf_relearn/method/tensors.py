@@ -85,7 +85,7 @@ def said_by_first_process(value: Any) -> Any:
 
 
 def reshard_(module: nn.Module) -> None:
-    """Makes sure that a module's parameters can be stored and moved, part by part where they are sharded.
+    """Makes sure that a module's parameters can be stored and moved, part by part if they are sharded.
 
     After a forward pass without a backward pass the root module of FSDP2 keeps whole parameters, copies whose change
     would be lost: it gets its shards back. To be called with the root, since FSDP2 knows of them there.

@@ -138,7 +138,7 @@ class ModalityConfig:
         num_frames: images per sample. With more than one, an image backbone sees each of them and the features are
             averaged over the frames (as in the paper). For a video backbone, the length of its clips.
         probe: which of the inputs that `probes` makes for this backbone's configuration it takes.
-        pretrained: whether the backbone started from trained weights; None where that is not known.
+        pretrained: whether the backbone started from trained weights; None if that is not known.
         base_model: Hub id that these weights came from, for the model card; None for random weights, local folders
             and model objects that do not say.
         base_model_revision: commit hash of that repository.

@@ -200,12 +200,12 @@ def _build_whole(config: PreTrainedConfig, pooling: str, **kwargs: Any) -> PreTr
             f"AutoModel knows no model for {type(config).__name__}; if it is that of a tower, name "
             "the tower's class in its `architectures`, or hand over a model object"
         )
-    # A configuration that names code of a repository is no permission to run it.
+    # A configuration that names code of a repository is not a permission to run it.
     return AutoModel.from_config(config, trust_remote_code=False, **kwargs, **pooling_layer)
 
 
 def _class_by_name(config: PreTrainedConfig) -> type[PreTrainedModel] | None:
-    """The class that a configuration names, where AutoModel knows none for it (most towers of two-tower models)."""
+    """The class that a configuration names, if AutoModel knows none for it (most towers of two-tower models)."""
     if MODEL_MAPPING.get(type(config), None) is not None:
         return None
     for name in config.architectures or ():
@@ -248,7 +248,7 @@ def _check_apart(backbones: Mapping[str, PreTrainedModel]) -> None:
 
 
 def _drop_unused_parts(backbone: PreTrainedModel, pooling: str) -> None:
-    """Take off what would never get a gradient, where the backbone can do without: pooling layers, predictors."""
+    """Take off what would never get a gradient, if the backbone can do without: pooling layers, predictors."""
     optional = "add_pooling_layer" in inspect.signature(type(backbone).__init__).parameters
     used = pooling == "pooler" or (pooling == "auto" and not has_dense_pooler(backbone))
     if optional and not used and getattr(backbone, "pooler", None) is not None:

@@ -22,7 +22,7 @@ class ModalityOutput(ModelOutput):
     Attributes:
         feature: (batch, d) uni-modal feature: what a diagnosis looks at, and what a late fusion joins.
         tokens: (batch, tokens, token size) states that `feature` was pooled from, for a fusion at token level.
-        token_mask: (batch, tokens) bool, True for tokens that are not padding; None where all count.
+        token_mask: (batch, tokens) bool, True for tokens that are not padding; None if all count.
     """
 
     feature: Tensor | None = None
@@ -33,7 +33,7 @@ class ModalityOutput(ModelOutput):
 class ModalityEncoder(nn.Module):
     """A backbone and its pooling: the part of the model that diagnosing & re-learning treats as one encoder.
 
-    While none of its parameters is trained, it stays in evaluation mode (no dropout, BatchNorm statistics as they
+    While its parameters are not trained, it stays in evaluation mode (no dropout, BatchNorm statistics as they
     are), whatever `train()` is asked of the model.
 
     Args:
@@ -108,7 +108,7 @@ class ModalityEncoder(nn.Module):
                 parameter.requires_grad_(False)
 
     def freeze(self) -> None:
-        """Train none of the parameters any more, and go to evaluation mode."""
+        """Stop training the parameters, and go to evaluation mode."""
         if self._initial_flags is None:
             self._initial_flags = {name: parameter.requires_grad for name, parameter in self.named_parameters()}
         self.requires_grad_(False)

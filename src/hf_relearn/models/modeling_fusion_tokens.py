@@ -48,7 +48,7 @@ class TokenFusion(nn.Module):
             if mask is None:
                 mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
             masks[name] = attendable(mask)
-            # What stands in the padding is no business of anybody, even if it is not finite.
+            # Values in the padding do not matter, even if they are not finite.
             tokens = tokens.masked_fill(~masks[name].unsqueeze(-1), 0)
             states[name] = layer(tokens) + self.modality_embeddings.weight[index]
         return states, masks

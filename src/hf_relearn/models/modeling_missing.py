@@ -22,8 +22,8 @@ def encode_present(encoder: ModalityEncoder, inputs: Mapping[str, Tensor], prese
 
     Args:
         encoder: of the modality.
-        inputs: the backbone's inputs, of the whole batch; unused (and maybe empty) where no row has the modality.
-        present: (batch,) bool; None where all rows have it.
+        inputs: the backbone's inputs, of the whole batch; unused (and maybe empty) if no row has the modality.
+        present: (batch,) bool; None if all rows have it.
 
     Returns:
         The encoder's output for the whole batch; meaningless in rows that lack the modality.
@@ -64,11 +64,11 @@ class Placeholder(nn.Module):
             init.zeros_(parameter)
 
     def forward(self, output: ModalityOutput, present: Tensor | None) -> ModalityOutput:
-        """Put the placeholder where the modality is missing: as the feature, and as the only token that counts.
+        """Put the placeholder in rows that lack the modality: as the feature, and as the only token that counts.
 
         Args:
             output: what the encoder handed over.
-            present: (batch,) bool; None where all rows have the modality.
+            present: (batch,) bool; None if all rows have the modality.
         """
         feature, tokens, mask = output["feature"], output["tokens"], output.token_mask
         if present is not None:

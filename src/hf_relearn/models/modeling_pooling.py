@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
-# Masks over a backbone's input, as preprocessors call them; True or 1 where the input is not padding.
+# Masks over a backbone's input, as preprocessors call them; True or 1 if the input is not padding.
 MASK_NAMES = ("attention_mask", "pixel_attention_mask", "input_features_mask", "padding_mask")
 
 
@@ -25,9 +25,9 @@ def default_pooling(output: ModelOutput, backbone: nn.Module, causal: bool = Fal
         causal: whether its tokens see only those before them.
 
     Returns:
-        `"last"` for a causal text backbone; `"pooler"` where pooling by a part of its own belongs to the pretrained
+        `"last"` for a causal text backbone; `"pooler"` if pooling by a part of its own belongs to the pretrained
         network (the norm of ConvNeXt, the attention head of SigLIP), which a dense layer with tanh (BERT, ViT) does
-        not, as nothing but another objective has trained it; `"cls"` where there are class tokens; `"mean"` otherwise.
+        not, as nothing but another objective has trained it; `"cls"` if there are class tokens; `"mean"` otherwise.
     """
     if causal:
         return "last"
@@ -57,11 +57,11 @@ def pool(
         output: a transformers model output with `last_hidden_state` of shape (batch, tokens, d) or, for convolutional
             backbones, (batch, d, height, width).
         pooling: `"mean"`: over tokens (where the mask is True) or positions; `"cls"`: the class token, averaged with
-            the distillation token where there is one, or the first token of a backbone that names none (BERT);
+            the distillation token if there is one, or the first token of a backbone that names none (BERT);
             `"last"`: the last token that is not padding, on whichever side the padding is; `"pooler"`: the backbone's
             own `pooler_output`; `"auto"`: see `default_pooling`.
         backbone: the backbone that made `output`.
-        token_mask: (batch, tokens) bool, True for tokens that are not padding; None where all count.
+        token_mask: (batch, tokens) bool, True for tokens that are not padding; None if all count.
 
     Raises:
         ValueError: if the pooling does not suit the output.

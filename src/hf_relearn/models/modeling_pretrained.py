@@ -147,7 +147,7 @@ class MultimodalPreTrainedModel(SafeWeightsMixin, PreTrainedModel):
             fusion: how modalities are joined, a name in `MultimodalConfig.fusion`; or a module of the user's own, or
                 what builds one from the configuration: see `CustomFusion`. `fusion_kwargs` are its options.
             modality_options: modality name -> options of `ModalityConfig`: `kind`, `pooling`, `num_frames`; and
-                `feature_size`, `token_size`, which are found in any case, and checked where they are given.
+                `feature_size`, `token_size`, which are found in any case, and checked if they are given.
             backbone_kwargs: passed to `AutoModel.from_pretrained` (`revision`, `token`, ...); `dtype` (float32 by
                 default) and `attn_implementation` reach backbones with random weights, too. Weights are read from
                 safetensors files; `use_safetensors=False` reads others.
@@ -164,7 +164,7 @@ class MultimodalPreTrainedModel(SafeWeightsMixin, PreTrainedModel):
                 modality, a fusion or options of it that do not fit, backbones that share parameters, model objects of
                 different dtypes, or a backbone that encodes nothing known, has a head, has no part that encodes one
                 kind of input, or draws random numbers in evaluation mode.
-            TypeError: for a backbone that is nothing of what is named above.
+            TypeError: for a backbone that is not one of those above.
             OSError: if a Hub id or folder holds no model.
         """
         if preset is not None:

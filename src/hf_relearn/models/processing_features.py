@@ -52,10 +52,10 @@ class FeaturesInput:
             values: vectors or sequences of one width; None for samples without the modality, which do not count.
 
         Returns:
-            `mean` and `std` (1 where a dimension is constant), as the arguments of this class.
+            `mean` and `std` (1 if a dimension is constant), as the arguments of this class.
 
         Raises:
-            RawValueError: for values that are no finite numbers, of different widths, or none at all.
+            RawValueError: for values that are not finite numbers, of different widths, or none at all.
         """
         count, total, squares = 0, np.zeros(0), np.zeros(0)
         for row, value in enumerate(values):
@@ -78,10 +78,10 @@ class FeaturesInput:
 
     def __call__(self, values: Sequence[Any], augmentation: Augmentation | None = None) -> dict[str, Tensor]:
         """Return `feature_values`, float32: (batch, input size) for vectors; for sequences (batch, steps, input size),
-        padded with zeros, and `attention_mask` (batch, steps), int64, 1 for what is no padding. Nothing is augmented.
+        padded with zeros, and `attention_mask` (batch, steps), int64, 1 for what is not padding. Nothing is augmented.
 
         Raises:
-            RawValueError: for values that are no finite numbers, of another width, or vectors beside sequences.
+            RawValueError: for values that are not finite numbers, of another width, or vectors beside sequences.
         """
         arrays = [self._array(value, row) for row, value in enumerate(values)]
         if len({array.ndim for array in arrays}) > 1:

@@ -212,7 +212,7 @@ class ImageInput:
         return tensors
 
     def _refuse_if_grown(self, image: Image.Image) -> None:
-        """A long, narrow image grows where its shorter edge is brought to a size."""
+        """A long, narrow image grows if its shorter edge is brought to a size."""
         size = dict(getattr(self.image_processor, "size", None) or {})
         edge, most = size.get("shortest_edge"), size.get("longest_edge")
         if not edge or hasattr(self.image_processor, "merge_size"):

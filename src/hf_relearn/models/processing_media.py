@@ -32,7 +32,7 @@ _FILTER_SECONDS = 0.05  # beyond the wanted end, so that resampling does not hea
 def samples_promised_by_wav(file: Any) -> int:
     """Samples over all channels that the header of a WAV file promises, whatever the file holds; 0 for other files.
 
-    Decoders trust the file's length where it is the shorter one, so they do not tell.
+    Decoders trust the file's length if it is the shorter one, so they do not tell.
 
     Args:
         file: a path or a seekable binary file, whose position is kept.

@@ -103,7 +103,7 @@ class MultimodalProcessor(ProcessorMixin):
         Args:
             values: modality -> one raw value per sample: sounds (see `load_audio`), images (`load_image`), videos or
                 lists of images (`load_frames`), strings, vectors or sequences of numbers (`FeaturesInput`). None
-                where a sample lacks the modality; an empty string is a text that is there.
+                if a sample lacks the modality; an empty string is a text that is there.
             augmentation: what to do to the raw values first; None for evaluation.
             images, text, audio, videos: in place of `values`, those of the only modality of the kind: one value, or a
                 list of them.
@@ -116,7 +116,7 @@ class MultimodalProcessor(ProcessorMixin):
         Raises:
             ValueError: for a modality that is unknown or missing.
             RawValueError: for a value that nothing can be made of (`MediaError`: that cannot be decoded); the message
-                names the modality and, where known, the file.
+                names the modality and, if known, the file.
         """
         given = {"images": images, "text": text, "audio": audio, "videos": videos}
         given = {name: value for name, value in given.items() if value is not None}

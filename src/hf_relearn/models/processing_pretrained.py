@@ -66,12 +66,12 @@ def load_tokenizer(source: Any, **kwargs: Any) -> PreTrainedTokenizerBase:
 
 
 def pretrained_audio_settings(source: Any) -> dict[str, Any] | None:
-    """Settings of the feature extractor beside a pretrained backbone; None where there is none."""
+    """Settings of the feature extractor beside a pretrained backbone; None if there is none."""
     return _pretrained_settings(AutoFeatureExtractor, source)
 
 
 def pretrained_image_settings(source: Any) -> dict[str, Any] | None:
-    """Settings of the image processor beside a pretrained backbone; None where there is none."""
+    """Settings of the image processor beside a pretrained backbone; None if there is none."""
     return _pretrained_settings(AutoImageProcessor, source)
 
 

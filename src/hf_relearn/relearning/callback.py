@@ -87,7 +87,7 @@ class RelearnCallback(TrainerCallback):
     Raises:
         TypeError: for fields beside `settings`, or for one of `encoders` and `feature_function` without the other.
         ValueError: at the start of training, for an unknown modality, a parameter shared by two encoders, missing
-            held-out samples, labels that are no integers, a resumed run whose initial weights are not there, or
+            held-out samples, labels that are not integers, a resumed run whose initial weights are not there, or
             parameters that FSDP version 1 or DeepSpeed ZeRO-3 divides among processes (FSDP version 2 works), or an
             optimizer whose state is to be reset, but is not kept by parameter (DeepSpeed).
     """

@@ -58,7 +58,7 @@ def module_names(model: nn.Module, encoders: Mapping[str, nn.Module]) -> dict[st
     """Full name of each encoder inside the model.
 
     Raises:
-        ValueError: if an encoder is no part of the model, or is the whole of it.
+        ValueError: if an encoder is not a part of the model, or is the whole of it.
     """
     names = {id(module): name for name, module in model.named_modules()}
     output = {}

@@ -55,7 +55,7 @@ def restore_random_state(state: tuple[Any, ...]) -> None:
 
 
 def _device_states() -> list[torch.Tensor] | None:
-    """States of all accelerators of the present kind; None where there is none."""
+    """States of all accelerators of the present kind; None if there is none."""
     if not torch.accelerator.is_available():
         return None
     module = torch.get_device_module()
@@ -70,7 +70,7 @@ def _restore_device_states(states: list[torch.Tensor]) -> None:
         module.set_rng_state(states[0])
 
 
-# Modality -> (batch, d) features; or those with (batch,) bool, False where a sample lacks the modality.
+# Modality -> (batch, d) features; or those with (batch,) bool, False if a sample lacks the modality.
 FeatureFunction = Callable[[nn.Module, Any], Mapping[str, Tensor | tuple[Tensor, Tensor]]]
 
 
@@ -99,7 +99,7 @@ def extract_features(
     Args:
         model: called through `feature_function` only.
         feature_function: (model, batch) -> modality -> (batch, d) tensor, or a pair of it and a (batch,) bool tensor
-            that is False where a sample lacks the modality.
+            that is False if a sample lacks the modality.
         dataset: map-style data set.
         indices: the samples wanted, in the order wanted.
         collate_fn: rows -> batch, without augmentation.

@@ -52,7 +52,7 @@ LABEL_NAMES = ("label", "labels")
 
 
 def label_names(collate_fn: Callable | None) -> Sequence[str]:
-    """Columns in which to look for labels: the collator's `label_column` where it has one."""
+    """Columns in which to look for labels: the collator's `label_column` if it has one."""
     column = getattr(collate_fn, "label_column", None)
     return LABEL_NAMES if column is None else (column,)
 
@@ -75,8 +75,8 @@ def dataset_labels(dataset: Any, names: Sequence[str] = LABEL_NAMES) -> np.ndarr
         (n,) int64.
 
     Raises:
-        ValueError: if the data set is a stream, is empty, has rows that are no mappings or no label column, or labels
-            that are no integers.
+        ValueError: if the data set is a stream, is empty, has rows that are not mappings or no label column, or labels
+            that are not integers.
     """
     if is_stream(dataset):
         raise ValueError(

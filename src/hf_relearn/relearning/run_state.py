@@ -62,7 +62,7 @@ def lock_run(args: TrainingArguments, *, alone: bool = False) -> FolderLock | No
 
 
 def arguments_of_run(args: TrainingArguments, folder: str | None) -> TrainingArguments:
-    """The arguments with the folder of this run as output directory, where it is one of a hyper-parameter search."""
+    """The arguments with the folder of this run as output directory, if it is one of a hyper-parameter search."""
     if folder is None or folder == args.output_dir:
         return args
     changed = copy(args)

@@ -58,7 +58,7 @@ class RelearnSettings:
     relearn_strength: str = field(
         default="gate",
         metadata={
-            "help": "How far an encoder moves back: 'gate' moves a modality that has memorised by "
+            "help": "Distance that an encoder moves back: 'gate' moves a modality that has memorised by "
             "--relearn_gate_alpha and leaves the others alone, 'gap' moves each by tanh(λ·gap) (the paper), and a "
             "number in [0, 1] moves each by this share."
         },
@@ -107,8 +107,8 @@ class RelearnSettings:
     diagnosis_estimator: str = field(
         default="separability",
         metadata={
-            "help": "How separable the classes are in a modality's features: leave-one-out 'separability' with a "
-            "standard error, or K-means 'purity' (the paper).",
+            "help": "Measure of how far the classes lie apart in a modality's features: leave-one-out 'separability' "
+            "with a standard error, or K-means 'purity' (the paper).",
             "choices": _CHOICES["diagnosis_estimator"],
         },
     )

@@ -158,7 +158,7 @@ def _draw_band(axes: Axes, records: Sequence[Record], modality: str, color: str)
 def _with_errors(
     records: Sequence[Record], modality: str, key: str, error: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Epochs, values and their errors, where a record holds both; of two records of an epoch the later one counts."""
+    """Epochs, values and their errors of the records with both; of two records of an epoch the later one counts."""
     epochs, values = diagnosis_series(records, modality, key)
     error_epochs, errors = diagnosis_series(records, modality, error)
     common, value_at, error_at = np.intersect1d(epochs, error_epochs, return_indices=True)
@@ -270,7 +270,7 @@ def _has_learnt(record: Record, modality: str) -> bool:
 def alpha_figure(records: Sequence[Record], modalities: Sequence[str] | None = None) -> Figure:
     """Draw the strength α of every re-learning step and modality, with the distance its weights moved.
 
-    A hollow mark shows what the diagnosis asked for, where a set strength took its place.
+    A hollow mark shows what the diagnosis asked for, if a set strength took its place.
 
     Args:
         records: diagnosis records.
@@ -322,7 +322,7 @@ def _strengths(points: Sequence[Record], modalities: Sequence[str], key: str) ->
 
 
 def _draw_lollipop(axes: Axes, x: float, entry: Record, color: str, lollipops: int) -> bool:
-    """Draw one lollipop, if there is a strength; True where the diagnosis asked for another strength."""
+    """Draw one lollipop, if there is a strength; True if the diagnosis asked for another strength."""
     alpha, distance = finite(entry.get("alpha")), finite(entry.get("distance"))
     if alpha is None:
         return False

@@ -44,7 +44,7 @@ class LearningState:
         last: the last diagnosis that measured it.
         memorised: whether it had surely memorised at `worst`, or its purities lay far apart there.
         memorised_last: the same at `last`, if it was not moved there.
-        uninformative: whether its features say nothing of the classes of held-out samples.
+        uninformative: whether its features do not tell the classes of held-out samples apart.
         moves: the re-learning steps at which it was moved, with the strength.
         points: the re-learning steps of the run.
     """

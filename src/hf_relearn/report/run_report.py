@@ -72,7 +72,7 @@ def write_report(
     of a run does (title, settings, notes, results, samples, versions), so that a report can be made anew.
 
     Args:
-        output_dir: Folder of the run, created where it is missing.
+        output_dir: Folder of the run, created if it is missing.
         title: Heading.
         records: Diagnosis records, one for each line of `relearn_history.jsonl`; may be empty.
         log_history: The Trainer's `state.log_history`; may be empty.
@@ -256,7 +256,7 @@ def _final_scores(records: Sequence[Record], modality: str) -> dict[str, str]:
 
 
 def results_table(results: Mapping[str, Mapping[str, Any]]) -> str:
-    """Metrics as rows, splits as columns; a sentence where there is no result."""
+    """Metrics as rows, splits as columns; a sentence if there is no result."""
     splits = [split for split, metrics in results.items() if metrics]
     metrics = shown_metrics(metric for split in splits for metric in results[split])
     if not metrics:
@@ -325,7 +325,7 @@ def points_table(records: Sequence[Record], modalities: Sequence[str]) -> str:
 
 
 def settings_table(settings: Mapping[str, Any]) -> str:
-    """Names and values as two columns; a sentence where there is none."""
+    """Names and values as two columns; a sentence if there is none."""
     if not settings:
         return "No settings were recorded."
     return table(("setting", "value"), [(code(name), code(value)) for name, value in settings.items()], numeric_from=2)

@@ -81,7 +81,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """Correct p values by Holm's step-down method, so that the whole table errs with a chance of 5 % at most.
 
     Args:
-        p_values: of all tests of the table; None is no test and is not counted.
+        p_values: of all tests of the table; None is not a test and is not counted.
     """
     tested = [index for index, p in enumerate(p_values) if p is not None]
     order = sorted(tested, key=lambda index: p_values[index] or 0.0)

@@ -113,7 +113,7 @@ def _plot_curve(axes: Axes, epochs: np.ndarray, values: np.ndarray, *, color: st
 
 
 def _fit_accuracy_axis(axes: Axes, values: np.ndarray) -> None:
-    """Let the y axis hold the values with a margin, and stay between 0 and 1 where they do."""
+    """Let the y axis hold the values with a margin, and stay between 0 and 1 if they do."""
     low, high = float(values.min()), float(values.max())
     margin = max(0.08 * (high - low), 0.02)
     axes.set_ylim(

@@ -42,13 +42,13 @@ class MultimodalCollator:
     num_labels: int | None = None
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Return `{modality}_{argument}` tensors and, where rows have labels, `labels`.
+        """Return `{modality}_{argument}` tensors and, if rows have labels, `labels`.
 
         `labels` are (batch,) int64; for lists of classes (batch, num_labels) float32, 1 for those that a sample has.
 
         Raises:
             KeyError: if a modality's column is missing.
-            ValueError: for labels that are no classes, or a vector of columns that are empty or no numbers.
+            ValueError: for labels that are not classes, or a vector of columns that are empty or not numbers.
         """
         columns = self.columns or {name: name for name in self.processor.inputs}
         for name, column in columns.items():
@@ -118,10 +118,10 @@ class MultimodalCollator:
 
 
 def vector_of(row: Mapping[str, Any], columns: Sequence[str], modality: str) -> list[float] | None:
-    """The numbers of several columns as one vector; None where all of them are empty.
+    """The numbers of several columns as one vector; None if all of them are empty.
 
     Raises:
-        ValueError: for a column that is no number, or empty where others are not.
+        ValueError: for a column that is not a number, or empty if others are not.
     """
     vector = [row[column] for column in columns]
     if all(value is None for value in vector):

@@ -63,7 +63,7 @@ def step_of(checkpoint: str | os.PathLike) -> int:
 
 
 def begin_checkpoint(checkpoint: str | os.PathLike) -> None:
-    """Make a checkpoint's folder; one of an earlier life of the run no longer counts as whole while it is replaced."""
+    """Make a checkpoint's folder; one of an earlier life of the run does not count as whole while it is replaced."""
     Path(checkpoint).mkdir(parents=True, exist_ok=True)
     (Path(checkpoint) / LAST_FILE).unlink(missing_ok=True)
 

@@ -36,7 +36,7 @@ def classification_metrics(prediction: EvalPrediction) -> dict[str, float]:
     """Accuracy and F1, as the labels are.
 
     Of one class per sample, F1 is averaged over classes (`f1_macro`) and over samples (`f1_weighted`). Of multi-label
-    targets, a class is predicted where its probability is above one half; accuracy is the share of samples with every
+    targets, a class is predicted if its probability is above one half; accuracy is the share of samples with every
     class right, and F1 is averaged over classes (`f1_macro`) and over all decisions (`f1_micro`).
 
     Args:

@@ -23,7 +23,7 @@ def parse_learning_rates(learning_rates: Sequence[str] | None) -> list[tuple[str
     """Read `selector=rate` pairs, in order.
 
     Raises:
-        ValueError: for one without `=`, or with a rate that is no finite number of at least 0.
+        ValueError: for one without `=`, or with a rate that is not a finite number of at least 0.
     """
     parsed = []
     for pair in as_words(learning_rates) or []:

@@ -33,7 +33,7 @@ class ParameterSettings:
     freeze: list[str] | None = field(
         default=None,
         metadata={
-            "help": "What is not trained: modalities, other parts, or regular expressions, as in --learning_rates."
+            "help": "Modalities, other parts or regular expressions, as in --learning_rates, that are not trained."
         },
     )
 

@@ -79,7 +79,7 @@ class MultimodalRelearnTrainer(PushingTrainer):
         card_info: a `CardInfo` of what the model card has to be told (licence, language, notes); None for nothing.
 
     Raises:
-        ValueError: if there is no diagnosing part where one is needed, or one is asked for from a stream; for settings
+        ValueError: if held-out samples are needed but missing, or are asked for from a stream; for settings
             of parameters or classes that do not fit the model.
     """
 
@@ -176,7 +176,7 @@ class MultimodalRelearnTrainer(PushingTrainer):
         """Uni-modal features of both parts with the present weights, keyed `"training"` and `"diagnosing"`.
 
         Raises:
-            ValueError: if the trainer has no diagnosing part.
+            ValueError: if the trainer does not have held-out samples.
         """
         if self.diagnosis_dataset is None:
             raise ValueError("the trainer has no diagnosing part whose features could be shown")
@@ -240,7 +240,7 @@ class MultimodalRelearnTrainer(PushingTrainer):
         return BalancedSampler(labels, self.args.seed if self.args.data_seed is None else self.args.data_seed)
 
     def get_train_dataloader(self) -> DataLoader:
-        """The Trainer's, with batches whose random draws are seeded by batch, where rows have numbers."""
+        """The Trainer's, with batches whose random draws are seeded by batch, if rows have numbers."""
         dataset, collator = self.train_dataset, self.data_collator
         if (
             is_stream(dataset) or self.args.remove_unused_columns
