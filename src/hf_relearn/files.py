@@ -157,5 +157,5 @@ def write_files(output_dir: Path, contents: Mapping[str, bytes]) -> None:
 
 
 def file_stem(name: str) -> str:
-    """A name as part of a file name: everything but letters, digits, `.`, `_` and `-` becomes `_`."""
+    """Return a name as part of a file name: everything but letters, digits, `.`, `_` and `-` becomes `_`."""
     return re.sub(r"[^\w.-]+", "_", name)

@@ -1,4 +1,4 @@
-"""Reading a clip's WAV and FLV bytes so that every defect comes out under its own name."""
+"""Read a clip's WAV and FLV bytes so that every defect comes out under its own name."""
 
 import io
 from collections.abc import Iterator

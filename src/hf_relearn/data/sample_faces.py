@@ -90,7 +90,7 @@ def draw_look(rng: np.random.Generator) -> Look:
 
 
 def blend_expression(first: Expression, second: Expression, weight: float) -> Expression:
-    """Expression between two: `weight` 0 gives the first, 1 the second, above 1 goes beyond it."""
+    """Return the expression between two: `weight` 0 gives the first, 1 the second, above 1 goes beyond it."""
     return Expression(
         *(
             getattr(first, field.name) + weight * (getattr(second, field.name) - getattr(first, field.name))

@@ -63,7 +63,7 @@ def draw_voice(rng: np.random.Generator) -> Voice:
 
 
 def blend_prosody(first: Prosody, second: Prosody, weight: float) -> Prosody:
-    """Prosody between two: `weight` 0 gives the first, 1 the second, above 1 goes beyond it."""
+    """Return the prosody between two: `weight` 0 gives the first, 1 the second, above 1 goes beyond it."""
     a, b = np.array(list(vars(first).values())), np.array(list(vars(second).values()))
     blended = a + weight * (b - a)
     blended[[6, 7, 8]] = blended[[6, 7, 8]].clip(0)  # shares and depths stay meaningful when going beyond

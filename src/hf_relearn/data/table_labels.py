@@ -138,5 +138,5 @@ def _warn_of_lookalikes(names: list[str], origin: str) -> None:
 
 
 def _quoted(name: str) -> str:
-    """A name in quotes; letters that look alike in two encodings are spelt by their numbers."""
+    """Return a name in quotes; letters that look alike in two encodings are spelt by their numbers."""
     return repr(name) if unicodedata.is_normalized("NFC", name) else ascii(name)

@@ -1,4 +1,4 @@
-"""Loading a model and serving its page."""
+"""Load a model and serve its page."""
 
 from pathlib import Path
 

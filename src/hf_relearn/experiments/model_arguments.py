@@ -74,7 +74,7 @@ class ModelArguments:
     )
 
     def build_kwargs(self, names: Collection[str]) -> dict[str, Any]:
-        """Keyword arguments of `from_backbones`, without the backbones' kinds.
+        """Return keyword arguments of `from_backbones`, without the backbones' kinds.
 
         Raises:
             ValueError: for a flag that is not of the form `NAME=VALUE`, or names no modality.
@@ -145,7 +145,7 @@ class InputArguments:
 
 
 def find_backbone(name: str, recipe_folder: Path) -> str:
-    """A Hub id, or a folder, given relative to the working directory or to the recipe."""
+    """Return a Hub id, or a folder, given relative to the working directory or to the recipe."""
     beside = recipe_folder / name
     return str(beside) if not Path(name).is_dir() and beside.is_dir() else name
 
@@ -168,7 +168,7 @@ def refuse_small_networks(models: Mapping[str, str | None], examples: Iterable[s
 
 
 def merge_options(*options: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Options by modality, from several mappings; later ones win."""
+    """Return the options by modality, from several mappings; later ones win."""
     merged: dict[str, dict[str, Any]] = {}
     for mapping in options:
         for name, values in mapping.items():

@@ -95,7 +95,7 @@ def load_predictions(folder: Path) -> dict[str, dict[str, Predictions]]:
 def combine(
     members: Sequence[Mapping[str, Mapping[str, Predictions]]], *, weighted: bool = False
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """Metrics of the mean of several models' probabilities, by epoch and split.
+    """Return the metrics of the mean of several models' probabilities, by epoch and split.
 
     Args:
         members: each model's epoch -> split -> predictions; epochs that all of them have are combined.
@@ -121,7 +121,7 @@ def combine(
 
 
 def of_heads(predictions: Mapping[str, Mapping[str, Predictions]]) -> list[dict[str, dict[str, Predictions]]]:
-    """Each head of a model as a model of its own.
+    """Treat each head of a model as a model of its own.
 
     Raises:
         ValueError: if the model has no heads.
@@ -142,7 +142,7 @@ def of_heads(predictions: Mapping[str, Mapping[str, Predictions]]) -> list[dict[
 
 
 def mixture_weights(probabilities: np.ndarray, counted: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Weights of a mixture of models under which labels are likeliest, by expectation maximisation.
+    """Return the weights of a mixture of models under which labels are likeliest, by expectation maximisation.
 
     Args:
         probabilities: (models, n, classes).

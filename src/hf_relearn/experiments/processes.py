@@ -29,7 +29,7 @@ class RunFailed(RuntimeError):
 
 
 class Processes:
-    """Starts commands and waits for them.
+    """Start commands and wait for them.
 
     A command's threads and its device are the same however many run at once, so its figures are, too.
 

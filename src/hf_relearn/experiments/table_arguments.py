@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class TableArguments:
-    """The data set and its splits."""
+    """Choose the data set and its splits."""
 
     _argument_group_name: ClassVar[str] = "data"
 

@@ -23,7 +23,7 @@ Shapes = dict[str, dict[int, str]]  # input -> axis -> name of a size that is fr
 
 
 def example_inputs(model: MultimodalForClassification, processor: MultimodalProcessor) -> dict[str, Tensor]:
-    """A batch of two made-up samples that have every modality, as the processor makes it."""
+    """Return a batch of two made-up samples that have every modality, as the processor makes it."""
     generator = np.random.default_rng(0)
     values = {
         name: [_raw_value(modality, generator) for _ in range(2)] for name, modality in model.config.modalities.items()
@@ -61,7 +61,7 @@ def dynamic_shapes(model: MultimodalForClassification, batch: Mapping[str, Tenso
 
 
 def other_inputs(batch: Mapping[str, Tensor], shapes: Shapes) -> dict[str, Tensor]:
-    """Another batch than the example: one row more, in another order, the values changed a little, free lengths
+    """Return another batch than the example: one row more, in another order, the values changed a little, free lengths
     shorter."""
     generator = torch.Generator().manual_seed(0)
     found = {}
@@ -234,7 +234,7 @@ def _compare(module: nn.Module, batch: dict[str, Tensor], file: Path) -> None:
 
 
 def _checked(model: MultimodalForClassification, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The example on the model's device."""
+    """Return the example on the model's device."""
     batch = {name: value.to(model.device) for name, value in inputs.items() if name != "labels"}
     if present := [name for name in batch if name.endswith("_present")]:
         raise ValueError(f"{', '.join(present)}: an exported model needs all modalities, so must the example batch")

@@ -1,4 +1,4 @@
-"""Gathering into one folder exactly what goes to the Hub, without anything that only this machine knows."""
+"""Gather into one folder exactly what goes to the Hub, without anything that only this machine knows."""
 
 import json
 import os
@@ -30,7 +30,7 @@ PROCESSOR_AUTO_MAP = {"AutoProcessor": MODEL_AUTO_MAP["AutoProcessor"]}
 
 
 def code_files() -> list[Path]:
-    """The modules that are put side by side into a repository: configuration, model, processor and pipeline."""
+    """Return the modules that are put side by side into a repository: configuration, model, processor and pipeline."""
     folder = Path(hf_relearn.models.__file__).parent
     kinds = ("configuration", "modeling", "processing", "pipeline")
     return sorted(path for kind in kinds for path in folder.glob(f"{kind}_*.py"))
@@ -132,7 +132,7 @@ def _stage_card(run: Path, target: Path, roots: tuple[str, ...]) -> None:
 
 
 def _files(folder: Path, subfolder: str = "") -> list[Path]:
-    """Files of a folder or subfolder, sorted, without those that lie outside the folder."""
+    """Return the files of a folder or subfolder, sorted, without those that lie outside the folder."""
     return sorted(path for path in (folder / subfolder).glob("*") if _is_inside(path, folder))
 
 

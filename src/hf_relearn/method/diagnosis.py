@@ -1,4 +1,4 @@
-"""Diagnosis of each modality's learning state from the separability of its own features."""
+"""Diagnose each modality's learning state from the separability of its own features."""
 
 import math
 import warnings
@@ -101,7 +101,7 @@ def diagnose(
     max_samples: int | None = None,
     nonfinite: Literal["raise", "skip"] = "raise",
 ) -> dict[str, ModalityDiagnosis]:
-    """Diagnoses the learning state of every modality (section 3.2 of arXiv 2407.09705).
+    """Diagnose the learning state of every modality (section 3.2 of arXiv 2407.09705).
 
     With the purity, as published, the training part and the held-out part of each modality are scaled to [-1, 1] by
     their own minimum and maximum and clustered with K-means; the gap of the two purities gives the strength of the
@@ -212,7 +212,7 @@ class _Part:
         self.features[modality] = matrix
 
     def taken(self, values: np.ndarray) -> np.ndarray:
-        """The rows that are diagnosed; all of them are not copied."""
+        """Return the rows that are diagnosed; not copied if these are all."""
         return values if len(self.rows) == len(values) else values[self.rows]
 
 
@@ -274,7 +274,7 @@ def _by_separability(modality: str, train: _Part, val: _Part, relearn_lambda: fl
 
 
 def _spread_messages(modality: str, part: _Part) -> list[str]:
-    """Names a dead encoder, and dimensions whose scale a few outliers decide."""
+    """Name a dead encoder, and dimensions whose scale a few outliers decide."""
     spread, where = part.spreads[modality], f"modality {modality!r}, {part.name} part"
     if spread.dead:
         return [
@@ -290,7 +290,7 @@ def _spread_messages(modality: str, part: _Part) -> list[str]:
 
 
 def _class_messages(train: _Part, val: _Part, num_classes: int) -> list[str]:
-    """Names classes that the diagnosing part lacks, and a part with fewer samples than clusters."""
+    """Name classes that the held-out part lacks, and a part with fewer samples than clusters."""
     messages = []
     absent = np.setdiff1d(train.labels, np.append(val.labels, UNLABELLED))
     if len(absent):
@@ -308,7 +308,7 @@ def _class_messages(train: _Part, val: _Part, num_classes: int) -> list[str]:
 
 
 def _few_samples_messages(train: _Part, val: _Part) -> list[str]:
-    """Says that many classes are too small to be judged."""
+    """Say that many classes are too small to be judged."""
     classes = np.union1d(train.labels[train.rows], val.labels[val.rows])
     counts = np.unique(train.labels[train.rows], return_counts=True)[1]
     few = len(classes) - int((counts >= _FEW_SAMPLES).sum())
@@ -321,7 +321,7 @@ def _few_samples_messages(train: _Part, val: _Part) -> list[str]:
 
 
 def _chance_gap_messages(diagnoses: Mapping[str, ModalityDiagnosis]) -> list[str]:
-    """Names the gaps at least half of which chance gives as well, with the same sign.
+    """Name the gaps at least half of which chance gives as well, with the same sign.
 
     Chance lifts only what the features do not separate: of purity P over a floor c, the share (P - c) / (1 - c) is
     separability, and the rest of a difference between two floors remains in the gap.

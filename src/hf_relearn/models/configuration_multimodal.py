@@ -70,7 +70,7 @@ ARCHITECTURES = ("transformer", "mlp")
 
 
 class FeaturesConfig(PreTrainedConfig):
-    """Configuration of `FeaturesModel`.
+    """Configure `FeaturesModel`.
 
     Args:
         input_size: width of the features, one value per dimension; it has no default.
@@ -187,7 +187,7 @@ UNIMODAL_LOSS_WEIGHTS = {"balanced": 1.0, "paper": 0.0, "heads": 1.0}
 
 
 class MultimodalConfig(PreTrainedConfig):
-    """Configuration of `MultimodalModel` and `MultimodalForClassification`.
+    """Configure `MultimodalModel` and `MultimodalForClassification`.
 
     Args:
         modalities: modality name -> `ModalityConfig` (or its dictionary), in the order of fusion. A name is a Python

@@ -1,4 +1,4 @@
-"""Getting backbones from what a user hands over: a Hub id, a folder, a configuration or a model object."""
+"""Get backbones from what a user hands over: a Hub id, a folder, a configuration or a model object."""
 
 import copy
 import inspect
@@ -48,7 +48,7 @@ def origin(source: Any, model: PreTrainedModel, backbone_kwargs: Mapping[str, An
 
 
 def _cached_commit(name: str, file: str, backbone_kwargs: Mapping[str, Any]) -> str | None:
-    """The commit of a repository whose file was just read from the cache; None if the cache does not have it."""
+    """Find the commit of a repository whose file was just read from the cache; None if it is not there."""
     places = {key: backbone_kwargs[key] for key in ("cache_dir", "revision") if key in backbone_kwargs}
     try:
         path = try_to_load_from_cache(name, "/".join(filter(None, (backbone_kwargs.get("subfolder"), file))), **places)
@@ -115,7 +115,7 @@ def load_backbones(
 def load_modality(
     name: str, source: Any, options: Mapping[str, Any], backbone_kwargs: Mapping[str, Any]
 ) -> tuple[PreTrainedModel, ModalityConfig]:
-    """The backbone of one modality, without what nothing would use, and its configuration."""
+    """Return the backbone of one modality, without what nothing would use, and its configuration."""
     kind, pooling = options.get("kind"), options.get("pooling", "auto")
     model = load_backbone(source, pooling, backbone_kwargs)
     backbone = encoder_part(model, kind, name)
@@ -145,7 +145,7 @@ def build_backbone(config: PreTrainedConfig, kind: str | None, pooling: str, **k
 
 
 def backbone_skeleton(config: PreTrainedConfig, kind: str) -> PreTrainedModel:
-    """A modality's backbone without memory for its weights (on the meta device), for what its class tells.
+    """Return a modality's backbone without memory for its weights (on the meta device), for what its class tells.
 
     Args:
         config: `ModalityConfig.backbone_config`.
@@ -205,7 +205,7 @@ def _build_whole(config: PreTrainedConfig, pooling: str, **kwargs: Any) -> PreTr
 
 
 def _class_by_name(config: PreTrainedConfig) -> type[PreTrainedModel] | None:
-    """The class that a configuration names, if AutoModel knows none for it (most towers of two-tower models)."""
+    """Find the class that a configuration names, if AutoModel knows none for it (most towers of two-tower models)."""
     if MODEL_MAPPING.get(type(config), None) is not None:
         return None
     for name in config.architectures or ():
@@ -216,7 +216,7 @@ def _class_by_name(config: PreTrainedConfig) -> type[PreTrainedModel] | None:
 
 
 def _rebuilding_config(model: PreTrainedModel, backbone: PreTrainedModel, kind: str) -> PreTrainedConfig:
-    """The configuration from which `build_backbone` makes this backbone again: its own, or else the whole model's.
+    """Find the configuration that `build_backbone` makes this backbone from: its own, or the whole model's.
 
     Raises:
         ValueError: if neither does.

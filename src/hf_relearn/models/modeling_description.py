@@ -1,4 +1,4 @@
-"""Running a backbone on a batch of one: what it looks at, how it pools, and how wide its features are."""
+"""Run a backbone on a batch of one: what it looks at, how it pools, and how wide its features are."""
 
 from typing import Any
 

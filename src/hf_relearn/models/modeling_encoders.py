@@ -96,7 +96,7 @@ class ModalityEncoder(nn.Module):
         return super().train(mode and any(parameter.requires_grad for parameter in self.parameters()))
 
     def blank_inputs(self) -> dict[str, Tensor]:
-        """Inputs of a batch of one that mean nothing (zeros, any words), for a batch in which no sample has this
+        """Make meaningless inputs of a batch of one (zeros, any words), for a batch in which no sample has this
         modality."""
         found = probes(self.backbone.config, self.backbone_input_names, self.num_frames)
         return fitted(next(inputs for index, (_, inputs) in enumerate(found) if index == self.probe), self.backbone)
@@ -144,7 +144,7 @@ def run_backbone(
 
 
 def fitted(inputs: Mapping[str, Tensor], backbone: PreTrainedModel) -> dict[str, Tensor]:
-    """Those inputs that a backbone takes, on its device and in the type of its weights."""
+    """Return those inputs that a backbone takes, on its device and in the type of its weights."""
     names = backbone_input_names(backbone)
     return {
         name: value.to(backbone.device, backbone.dtype if value.is_floating_point() else value.dtype)
@@ -162,7 +162,7 @@ def _caching_modules(backbone: nn.Module):
 
 @torch.compiler.disable
 def _empty_caches(backbone: nn.Module) -> None:
-    """In evaluation mode such caches outlive any write to the weights (a re-learning step, a loaded checkpoint)."""
+    """Empty caches that outlive a write to the weights in evaluation mode (a re-learning step, a checkpoint)."""
     for module in _caching_modules(backbone):
         module.train()
         module.eval()

@@ -128,17 +128,17 @@ class LowRankFusion(nn.Module):
 
 
 def projections(config: MultimodalConfig, width: int) -> nn.ModuleDict:
-    """One linear layer per modality from its feature to a common width."""
+    """Return one linear layer per modality from its feature to a common width."""
     return nn.ModuleDict({name: nn.Linear(entry.feature_size, width) for name, entry in config.modalities.items()})
 
 
 def features_of(encoded: dict[str, ModalityOutput]) -> dict[str, Tensor]:
-    """modality -> (batch, d) feature."""
+    """Return each modality's (batch, d) feature."""
     return {name: output["feature"] for name, output in encoded.items()}
 
 
 def project(layers: nn.ModuleDict, encoded: dict[str, ModalityOutput]) -> dict[str, Tensor]:
-    """modality -> (batch, common width) projected feature."""
+    """Project each modality's feature to (batch, common width)."""
     return {name: layers[name](feature) for name, feature in features_of(encoded).items()}
 
 
@@ -220,7 +220,7 @@ def _tensors(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _probe_width(module: nn.Module, config: MultimodalConfig) -> int:
-    """Width of the fused representation, found by fusing two rows, one of them without any modality."""
+    """Return the width of the fused representation, found by fusing two rows, one of them without any modality."""
     device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
     present = {name: torch.tensor([True, False], device=device) for name in config.modalities}
     encoded = {

@@ -27,7 +27,7 @@ class TokenFusion(nn.Module):
         self.norm = nn.LayerNorm(self.hidden_size)
 
     def layers(self, config: MultimodalConfig) -> nn.ModuleDict:
-        """A stack of layers per modality."""
+        """Return a stack of layers per modality."""
         options = config.fusion_kwargs
         heads, dropout = options["num_attention_heads"], options["dropout"]
         return nn.ModuleDict(
@@ -41,7 +41,7 @@ class TokenFusion(nn.Module):
         )
 
     def project(self, encoded: dict[str, ModalityOutput]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """modality -> (batch, tokens, hidden size) states, and modality -> (batch, tokens) bool mask."""
+        """Project each modality to (batch, tokens, hidden size) states with a (batch, tokens) bool mask."""
         states, masks = {}, {}
         for index, (name, layer) in enumerate(self.projections.items()):
             tokens, mask = encoded[name]["tokens"], encoded[name].token_mask

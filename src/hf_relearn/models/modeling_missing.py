@@ -47,7 +47,7 @@ def encode_present(encoder: ModalityEncoder, inputs: Mapping[str, Tensor], prese
 
 
 class Placeholder(nn.Module):
-    """Stands for a modality in the rows that lack it: zeros, or learnt values that begin as zeros.
+    """Stand for a modality in the rows that lack it: zeros, or learnt values that begin as zeros.
 
     Args:
         modality: its configuration; the widths are used.

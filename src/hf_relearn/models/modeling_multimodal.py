@@ -1,4 +1,4 @@
-"""The fusion model: encoders of transformers, one per modality, fused, with a linear classifier."""
+"""Fuse encoders of transformers, one per modality, and classify by a linear layer."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -152,7 +152,7 @@ def classification_loss(
 
 
 class MultimodalModel(MultimodalPreTrainedModel):
-    """Encoders, one per modality, and their fusion.
+    """Encode each modality, and fuse the features.
 
     Inputs are flat keyword arguments, `{modality}_{argument of the backbone}`: `audio_input_values`,
     `vision_pixel_values`; and `{modality}_present`, (batch,) bool, if some rows lack a modality.
@@ -252,7 +252,7 @@ class MultimodalModel(MultimodalPreTrainedModel):
 
 
 class MultimodalForClassification(MultimodalPreTrainedModel):
-    """A `MultimodalModel` with a linear classifier on the fused representation.
+    """Classify by a linear layer on the fused representation of a `MultimodalModel`.
 
     With `config.unimodal_loss_weight` > 0 there is also one linear head per modality on its own feature, whose loss
     is added with that weight. The number of classes is that of `config.id2label`.

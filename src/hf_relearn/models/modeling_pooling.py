@@ -11,7 +11,7 @@ MASK_NAMES = ("attention_mask", "pixel_attention_mask", "input_features_mask", "
 
 
 def tokens_of(output: ModelOutput) -> Tensor:
-    """The states of a backbone's output as (batch, tokens, d); the positions of a feature map are its tokens."""
+    """Get a backbone's states as (batch, tokens, d); the positions of a feature map are its tokens."""
     hidden = output["last_hidden_state"]
     return hidden.flatten(2).transpose(1, 2) if hidden.ndim == 4 else hidden
 
@@ -89,7 +89,7 @@ def pool(
 
 
 def count_class_tokens(backbone: nn.Module) -> int:
-    """Number of class (and distillation) tokens that the embeddings put before all others."""
+    """Return the number of class (and distillation) tokens that the embeddings put before all others."""
     embeddings = getattr(backbone, "embeddings", None)
     tokens = (getattr(embeddings, name, None) for name in ("cls_token", "class_embedding", "distillation_token"))
     return sum(token is not None for token in tokens)

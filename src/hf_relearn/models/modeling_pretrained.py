@@ -118,7 +118,7 @@ class MultimodalPreTrainedModel(SafeWeightsMixin, PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any):
-        """As that of transformers; what is never trained by construction (position tables) stays so."""
+        """Load as transformers does; what is never trained by construction (position tables) stays so."""
         loaded = super().from_pretrained(*args, **kwargs)
         model: Any = loaded[0] if isinstance(loaded, tuple) else loaded  # output_loading_info=True
         for encoder in model.encoders.values():

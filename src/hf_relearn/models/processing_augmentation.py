@@ -1,4 +1,4 @@
-"""Augmentation of raw images and sounds, for training batches only."""
+"""Augment raw images and sounds, for training batches only."""
 
 from dataclasses import dataclass
 

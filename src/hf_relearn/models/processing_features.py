@@ -46,7 +46,7 @@ class FeaturesInput:
 
     @staticmethod
     def statistics(values: Iterable[Any]) -> dict[str, list[float]]:
-        """Mean and deviation of every dimension over all steps of all samples, for the training split.
+        """Return the mean and deviation of every dimension over all steps of all samples, for the training split.
 
         Args:
             values: vectors or sequences of one width; None for samples without the modality, which do not count.
@@ -108,7 +108,7 @@ class FeaturesInput:
 
 
 def _numbers(value: Any, row: int) -> np.ndarray:
-    """One sample as float32, (width,) or (steps, width); a single number is a vector of width 1."""
+    """Return one sample as float32, (width,) or (steps, width); a single number is a vector of width 1."""
     if isinstance(value, Tensor):
         value = value.detach().float().cpu().numpy()
     try:

@@ -32,7 +32,7 @@ _ARGUMENTS = {
 
 
 class MultimodalProcessor(ProcessorMixin):
-    """Turns raw values, per modality, into the flat inputs of `MultimodalForClassification`.
+    """Turn raw values, per modality, into the flat inputs of `MultimodalForClassification`.
 
     Args:
         modalities: modality name -> settings, which name their `type` (`image`, `video`, `waveform`, `spectrogram`,
@@ -188,7 +188,7 @@ class MultimodalProcessor(ProcessorMixin):
 
     @classmethod
     def get_processor_dict(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> tuple[dict, dict]:
-        """The settings of a folder or Hub repository, with its tokenizers among them."""
+        """Return the settings of a folder or Hub repository, with its tokenizers among them."""
         hub_kwargs = {name: kwargs[name] for name in _HUB_KWARGS if kwargs.get(name) is not None}
         hub_kwargs["config"] = PreTrainedConfig()  # or else one is looked for beside the tokenizer
         folder = kwargs.get("subfolder")

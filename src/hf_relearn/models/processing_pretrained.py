@@ -66,17 +66,17 @@ def load_tokenizer(source: Any, **kwargs: Any) -> PreTrainedTokenizerBase:
 
 
 def pretrained_audio_settings(source: Any) -> dict[str, Any] | None:
-    """Settings of the feature extractor beside a pretrained backbone; None if there is none."""
+    """Return the settings of the feature extractor beside a pretrained backbone; None if there is none."""
     return _pretrained_settings(AutoFeatureExtractor, source)
 
 
 def pretrained_image_settings(source: Any) -> dict[str, Any] | None:
-    """Settings of the image processor beside a pretrained backbone; None if there is none."""
+    """Return the settings of the image processor beside a pretrained backbone; None if there is none."""
     return _pretrained_settings(AutoImageProcessor, source)
 
 
 def pretrained_video_settings(source: Any) -> dict[str, Any] | None:
-    """Settings of an image processor that does to a frame what the pretrained backbone's own processor does."""
+    """Return settings of an image processor that treats a frame as the pretrained backbone's own processor does."""
     own_file = "video_preprocessor_config.json"
     if not _may_hold(source, (own_file, *_PREPROCESSOR_FILES)):
         return None
@@ -146,7 +146,7 @@ def _refuse_strange_settings(settings: dict[str, Any], where: str) -> None:
 
 
 def family_of(config: PreTrainedConfig) -> str:
-    """The folder of transformers that a configuration comes from: `"clap"` also for the tower's `ClapAudioConfig`."""
+    """Name a configuration's folder in transformers: `"clap"` also for the tower's `ClapAudioConfig`."""
     return type(config).__module__.split(".")[-2]
 
 

@@ -1,4 +1,4 @@
-"""The callback that diagnoses and re-learns while a Trainer trains."""
+"""Diagnose and re-learn while a Trainer trains."""
 
 import warnings
 from collections.abc import Callable, Mapping
@@ -46,7 +46,7 @@ Encoders = Mapping[str, nn.Module] | Callable[[nn.Module], Mapping[str, nn.Modul
 
 
 class RelearnCallback(TrainerCallback):
-    """Diagnosing & re-learning for any `Trainer` and any model.
+    """Diagnose and re-learn in any `Trainer`, with any model.
 
     At each re-learning step, before the batch that follows, the uni-modal features of both parts are extracted and
     diagnosed, and each encoder is moved back towards its initial weights by its strength (arXiv 2407.09705, section
@@ -264,7 +264,7 @@ class RelearnCallback(TrainerCallback):
         return self._run.records
 
     def on_point(self, point: Point) -> None:
-        """Called with each diagnosis of the run, after what it moves was moved; for subclasses to override."""
+        """Receive each diagnosis of the run, after encoders were moved; for subclasses to override."""
 
     def write_run_files(self, checkpoint: Path) -> None:
         """Write into a checkpoint what a resumed run reads: how many records, the settings, which initial weights.

@@ -23,7 +23,7 @@ def is_stream(dataset: Any) -> bool:
 
 
 def first_rows(dataset: Any, bound: int | None, seed: int) -> list[Any]:
-    """The first samples of a stream, read at once and kept in memory, so that every diagnosis sees the same ones.
+    """Read a stream's first samples at once into memory, so that every diagnosis sees the same ones.
 
     Reading leaves the random generators as they were. A stream that draws from them is read with `seed`, and a
     `datasets` stream in the order of its first epoch, so that a resumed run reads the same samples.
@@ -52,7 +52,7 @@ LABEL_NAMES = ("label", "labels")
 
 
 def label_names(collate_fn: Callable | None) -> Sequence[str]:
-    """Columns in which to look for labels: the collator's `label_column` if it has one."""
+    """Return the columns in which to look for labels: the collator's `label_column` if it has one."""
     column = getattr(collate_fn, "label_column", None)
     return LABEL_NAMES if column is None else (column,)
 
@@ -62,7 +62,7 @@ _VISITED: WeakKeyDictionary[Any, dict[tuple[str, ...], np.ndarray]] = WeakKeyDic
 
 
 def dataset_labels(dataset: Any, names: Sequence[str] = LABEL_NAMES) -> np.ndarray:
-    """Integer labels of a map-style data set, in order.
+    """Return integer labels of a map-style data set, in order.
 
     A column of a `datasets.Dataset` is read without decoding anything else. The rows of any other data set are
     visited one by one, once; random numbers that they draw leave no trace.
@@ -131,7 +131,7 @@ def dataset_labels(dataset: Any, names: Sequence[str] = LABEL_NAMES) -> np.ndarr
 
 
 def _visited_labels(dataset: Any) -> dict[tuple[str, ...], np.ndarray]:
-    """Labels known of a data set that has no columns, by the names that were looked for."""
+    """Find the labels of a data set without columns, by the names that were looked for."""
     if hasattr(dataset, "column_names"):
         return {}
     try:
@@ -141,7 +141,7 @@ def _visited_labels(dataset: Any) -> dict[tuple[str, ...], np.ndarray]:
 
 
 def select(dataset: Any, indices: np.ndarray) -> Any:
-    """Some rows of a data set: a memory-mapped view of a `datasets.Dataset`, a `Subset` of any other."""
+    """Return some rows of a data set: a memory-mapped view of a `datasets.Dataset`, a `Subset` of any other."""
     if hasattr(dataset, "select"):
         return dataset.select(indices)
     return Subset(dataset, [int(index) for index in indices])

@@ -62,7 +62,7 @@ def lock_run(args: TrainingArguments, *, alone: bool = False) -> FolderLock | No
 
 
 def arguments_of_run(args: TrainingArguments, folder: str | None) -> TrainingArguments:
-    """The arguments with the folder of this run as output directory, if it is one of a hyper-parameter search."""
+    """Point the output directory at the folder of this run, if it is one of a hyper-parameter search."""
     if folder is None or folder == args.output_dir:
         return args
     changed = copy(args)
@@ -71,7 +71,7 @@ def arguments_of_run(args: TrainingArguments, folder: str | None) -> TrainingArg
 
 
 def output_folder(args: TrainingArguments) -> Path:
-    """The Trainer's output directory."""
+    """Return the Trainer's output directory."""
     assert args.output_dir is not None  # the arguments fill in a default
     return Path(args.output_dir)
 
@@ -148,17 +148,17 @@ def noted_run(folder: Path) -> str | None:
 
 
 def noted_end(output_dir: Path) -> int | None:
-    """The step at which the run of an output directory came to its end; None if it was stopped before."""
+    """Return the step at which the run of an output directory came to its end; None if it was stopped before."""
     return _note(output_dir).get("ended_at")
 
 
 def noted_initial_weights(checkpoint: Path) -> str | None:
-    """Checksum of the initial weights that a checkpoint belongs to, or None if it does not say."""
+    """Return the checksum of the initial weights that a checkpoint belongs to, or None if it does not say."""
     return _note(checkpoint).get("initial_weights") or None
 
 
 def changed_settings(checkpoint: Path, settings: RelearnSettings) -> dict[str, dict[str, Any]]:
-    """Settings that differ from those noted in a checkpoint: name -> `{"from": ..., "to": ...}`."""
+    """Return the settings that differ from those noted in a checkpoint: name -> `{"from": ..., "to": ...}`."""
     noted = _note(checkpoint).get("settings", {})
     return {
         name: {"from": noted[name], "to": value}

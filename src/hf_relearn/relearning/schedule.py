@@ -37,7 +37,7 @@ class RelearnSchedule:
         return self.strategy == "epoch" and self.interval is not None
 
     def planned(self) -> list[int]:
-        """Completed epochs (or steps) that re-learning steps follow; none comes at the run's very end."""
+        """Return completed epochs (or steps) that re-learning steps follow; none comes at the run's very end."""
         if self.strategy == "no" or self._uncountable:
             return []
         if self.interval is not None:
@@ -77,7 +77,7 @@ class RelearnSchedule:
         return completed in self.planned() and (self.interval is None or taken < self.max_times)
 
     def share(self, step: int) -> float:
-        """The share of the run that has passed at an optimizer step."""
+        """Return the share of the run that has passed at an optimizer step."""
         return step / self.num_steps
 
 

@@ -1,4 +1,4 @@
-"""The settings of diagnosing and re-learning."""
+"""Set when and how to diagnose and re-learn."""
 
 import math
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Writes `comparison.md`, `comparison.png` and `comparison.json`: the arms of a comparison, and what follows."""
+"""Write `comparison.md`, `comparison.png` and `comparison.json`: the arms of a comparison, and what follows."""
 
 import json
 from collections.abc import Mapping, Sequence

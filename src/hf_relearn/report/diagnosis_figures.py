@@ -313,7 +313,7 @@ def alpha_figure(records: Sequence[Record], modalities: Sequence[str] | None = N
 
 
 def _strengths(points: Sequence[Record], modalities: Sequence[str], key: str) -> Iterator[float]:
-    """Strengths of all points, to two decimals."""
+    """Yield the strengths of all re-learning steps, to two decimals."""
     for point in points:
         for name in modalities:
             strength = finite(modality_entry(point, name).get(key))

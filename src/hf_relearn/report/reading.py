@@ -1,4 +1,4 @@
-"""Reads a run's diagnoses out in plain words, from their values alone."""
+"""Read a run's diagnoses out in plain words, from their values alone."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -183,7 +183,7 @@ def read_modality(records: Sequence[Record], modality: str, gate: Gate | None = 
 
 
 def memorised_share(entry: Record) -> str:
-    """The memorised share of a modality with its standard error, such as `78 % ± 5 %`."""
+    """Return the memorised share of a modality with its standard error, such as `78 % ± 5 %`."""
     # Held-out samples may lie below chance by chance, which makes a share of more than all.
     share = finite(entry.get("memorised"))
     return f"{percent(share and min(share, 1.0))} ± {percent(entry.get('memorised_error'))}"

@@ -94,7 +94,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def visible_difference(comparisons: Sequence[Paired]) -> float | None:
-    """The difference that these comparisons can just tell from 0: the median half-width of their 95 % intervals.
+    """Compute the smallest difference these comparisons tell from 0: the median half-width of their 95 % intervals.
 
     Arms without any spread of differences, such as an arm beside itself, do not count.
     """

@@ -70,7 +70,7 @@ def read_verdict(
 
 
 def small_splits(results: Results, samples: Samples | None) -> list[str]:
-    """One sentence for each evaluated split that is too small to say much."""
+    """Return one sentence for each evaluated split that is too small to say much."""
     sentences = []
     for split, metrics in results.items():
         size, accuracy = _size(samples, split), finite(metrics.get("accuracy"))
@@ -84,7 +84,7 @@ def small_splits(results: Results, samples: Samples | None) -> list[str]:
 
 
 def missing_modalities(samples: Samples | None) -> list[str]:
-    """One sentence for each split: how many samples it holds, and how many lack which modality."""
+    """Return one sentence for each split: how many samples it holds, and how many lack which modality."""
     sentences = []
     for split, counts in (samples or {}).items():
         size = int(counts["samples"])
@@ -105,7 +105,7 @@ def _size(samples: Samples | None, split: str | None) -> int | None:
 
 
 def _error(accuracy: float, size: int) -> float:
-    """Standard error of an accuracy."""
+    """Return the standard error of an accuracy."""
     # Of one or two wrong samples the binomial error would be nearly 0, so a half is added to both sides.
     smoothed = (accuracy * size + 0.5) / (size + 1)
     return math.sqrt(smoothed * (1 - smoothed) / size)

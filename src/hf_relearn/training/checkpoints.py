@@ -58,7 +58,7 @@ def damaged_file(checkpoint: str | os.PathLike) -> str | None:
 
 
 def step_of(checkpoint: str | os.PathLike) -> int:
-    """The optimizer step of a whole checkpoint."""
+    """Return the optimizer step of a whole checkpoint."""
     return json.loads((Path(checkpoint) / LAST_FILE).read_text(encoding="utf-8"))["global_step"]
 
 

@@ -1,4 +1,4 @@
-"""The accuracy of each modality by itself, and of the model without it."""
+"""Measure the accuracy of each modality by itself, and of the model without it."""
 
 import inspect
 from collections.abc import Mapping

@@ -82,7 +82,7 @@ def require_run(folder: str | Path, run: RunFolder) -> None:
 
 
 def read_json_object(path: Path) -> Mapping[str, Any]:
-    """A file's JSON object; empty if there is no file.
+    """Return a file's JSON object; empty if there is no file.
 
     Raises:
         ValueError: for a file that holds something else.
@@ -99,7 +99,7 @@ def read_json_object(path: Path) -> Mapping[str, Any]:
 
 
 def _last_state(folder: Path) -> Path | None:
-    """The Trainer's state of the run's end, or else of its last checkpoint."""
+    """Return the Trainer's state of the run's end, or else of its last checkpoint."""
     if (folder / STATE_FILE).is_file():
         return folder / STATE_FILE
     states = folder.glob(f"checkpoint-*/{STATE_FILE}")
@@ -108,7 +108,7 @@ def _last_state(folder: Path) -> Path | None:
 
 
 def _saved_results(folder: Path) -> dict[str, dict[str, float]]:
-    """Quality measures of the files that `Trainer.save_metrics` wrote: split -> metric -> value."""
+    """Return the quality measures of the files that `Trainer.save_metrics` wrote: split -> metric -> value."""
     results = {}
     for path in sorted(folder.glob(f"*{_RESULTS}")):
         split = path.name.removesuffix(_RESULTS)
@@ -228,7 +228,7 @@ def rebuild_card(
 
 
 def _earlier_card(path: Path) -> tuple[str, dict[str, Any]]:
-    """Text and metadata of a card; both empty if there is none."""
+    """Return the text and metadata of a card; both empty if there is none."""
     if not path.is_file():
         return "", {}
     text = path.read_text(encoding="utf-8")

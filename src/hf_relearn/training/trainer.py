@@ -52,7 +52,7 @@ logger = logging.getLogger(__name__)
 
 
 class MultimodalRelearnTrainer(PushingTrainer):
-    """`Trainer` that diagnoses and re-learns a `MultimodalForClassification`.
+    """Train a `MultimodalForClassification`, diagnosed and re-learnt on the way.
 
     Beyond `Trainer`'s own arguments:
 
@@ -173,7 +173,7 @@ class MultimodalRelearnTrainer(PushingTrainer):
         write_model_card(self, *args, **kwargs)
 
     def part_features(self) -> dict[str, PartFeatures]:
-        """Uni-modal features of both parts with the present weights, keyed `"training"` and `"diagnosing"`.
+        """Return uni-modal features of both parts with the present weights, keyed `"training"` and `"diagnosing"`.
 
         Raises:
             ValueError: if the trainer does not have held-out samples.
@@ -220,7 +220,7 @@ class MultimodalRelearnTrainer(PushingTrainer):
         refuse_multi_label_diagnosis(model, args.needs_diagnosis)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """The Trainer's, with the learning rates of `args.learning_rates`."""
+        """Create the Trainer's optimizer, with the learning rates of `args.learning_rates`."""
         new = self.optimizer is None
         optimizer = super().create_optimizer(model)
         if new and self.args.learning_rates:
@@ -240,7 +240,7 @@ class MultimodalRelearnTrainer(PushingTrainer):
         return BalancedSampler(labels, self.args.seed if self.args.data_seed is None else self.args.data_seed)
 
     def get_train_dataloader(self) -> DataLoader:
-        """The Trainer's, with batches whose random draws are seeded by batch, if rows have numbers."""
+        """Return the Trainer's data loader; if rows have numbers, random draws are seeded by batch."""
         dataset, collator = self.train_dataset, self.data_collator
         if (
             is_stream(dataset) or self.args.remove_unused_columns
