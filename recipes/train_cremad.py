@@ -13,7 +13,7 @@ Five folds of actors, of which this run tests on the second:
 
     accelerate launch recipes/train_cremad.py --data_dir CREMA-D --folds 5 --fold 2
 
-As published, with a held-out diagnosing part, beside both baselines:
+As published, with a held-out part, beside both baselines:
 
     accelerate launch --quiet recipes/train_cremad.py --data_dir CREMA-D --preset paper --compare
 """
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class DataArguments:
-    """CREMA-D, or the synthetic stand-in."""
+    """Choose CREMA-D, or the synthetic stand-in."""
 
     _argument_group_name: ClassVar[str] = "data"
 
@@ -64,7 +64,7 @@ class DataArguments:
     )
     fold: int = field(default=1, metadata={"help": "The fold that is the test part, from 1 to --folds."})
     cache_dir: str | None = field(
-        default=None, metadata={"help": "Where prepared data go; unset, the cache of `datasets`."}
+        default=None, metadata={"help": "Folder for prepared data; unset, the cache of `datasets`."}
     )
     frames_per_second: float = field(default=2.0, metadata={"help": "Rate at which frames are kept."})
     num_proc: int | None = field(default=None, metadata={"help": "Processes that prepare the data."})
@@ -76,7 +76,7 @@ class DataArguments:
 
 @dataclass
 class BackboneArguments:
-    """One audio and one image backbone."""
+    """Choose one audio and one image backbone."""
 
     _argument_group_name: ClassVar[str] = "backbones"
 
@@ -132,7 +132,7 @@ SAMPLE: dict[str, Any] = {
 
 
 def defaults(chosen: argparse.Namespace) -> dict[str, Any]:
-    """What the flags' defaults are, for the data and the preset chosen."""
+    """Return the flags' defaults for the data and the preset chosen."""
     return {**(CREMAD if chosen.data_dir else SAMPLE), **preset_defaults(chosen)}
 
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class ImageTextArguments:
-    """The pictures and texts, and what encodes them."""
+    """Choose the pictures and texts, and their backbones."""
 
     _argument_group_name: ClassVar[str] = "image and text"
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class ModalityArguments:
-    """Which modalities there are, where their data stand, and what encodes them."""
+    """Name the modalities, their columns and their backbones."""
 
     _argument_group_name: ClassVar[str] = "modalities"
 
@@ -47,7 +47,7 @@ class ModalityArguments:
         default_factory=lambda: ["audio", "vision"],
         metadata={
             "help": "Names of the modalities in the order of fusion, with their kind as 'rgb:vision flow:vision' "
-            "where the name is not itself one of audio, vision, video, text, features."
+            "if the name is not itself one of audio, vision, video, text, features."
         },
     )
     columns: list[str] | None = field(
@@ -124,7 +124,7 @@ MULTIMODAL: dict[str, Any] = {
 
 
 def defaults(chosen: argparse.Namespace) -> dict[str, Any]:
-    """What the flags' defaults are, for the preset chosen."""
+    """Return the flags' defaults for the preset chosen."""
     return {**MULTIMODAL, **preset_defaults(chosen)}
 
 

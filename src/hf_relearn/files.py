@@ -119,7 +119,7 @@ class FolderLock:
 
 
 def _is_gone(holder: dict[str, Any]) -> bool:
-    """Whether the process that holds a lock was one of this machine and has ended."""
+    """Check whether the process that holds a lock was one of this machine and has ended."""
     if holder.get("host") != socket.gethostname() or not isinstance(holder.get("process"), int):
         return False
     try:
@@ -135,7 +135,7 @@ def write_files(output_dir: Path, contents: Mapping[str, bytes]) -> None:
     """Write files into a folder: all of them to temporary names first, then each put in its place at once.
 
     Args:
-        output_dir: Folder, created where it is missing.
+        output_dir: Folder, created if it is missing.
         contents: Path relative to the folder -> bytes; written in this order.
 
     Raises:
@@ -157,5 +157,5 @@ def write_files(output_dir: Path, contents: Mapping[str, bytes]) -> None:
 
 
 def file_stem(name: str) -> str:
-    """A name as part of a file name: everything but letters, digits, `.`, `_` and `-` becomes `_`."""
+    """Return a name as part of a file name: everything but letters, digits, `.`, `_` and `-` becomes `_`."""
     return re.sub(r"[^\w.-]+", "_", name)

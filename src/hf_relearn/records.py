@@ -31,7 +31,7 @@ def read_history(folder: str | os.PathLike) -> list[dict[str, Any]]:
     `{"from": ..., "to": ...}`, and no modalities. A last line that was cut off by a kill is left out.
 
     Raises:
-        ValueError: for a line that is no JSON object; the message names file and line.
+        ValueError: for a line that is not a JSON object; the message names file and line.
     """
     path = Path(folder) / HISTORY_FILE
     if not path.is_file():
@@ -73,7 +73,7 @@ def append_history(folder: str | os.PathLike, record: Mapping[str, Any]) -> None
 
 
 def _line(record: Mapping[str, Any]) -> str:
-    """A record as a line of valid JSON, which has no NaN and no infinity: they become null."""
+    """Return a record as a line of valid JSON, which has no NaN and no infinity: they become null."""
     return json.dumps(_finite_only(record), allow_nan=False) + "\n"
 
 
@@ -86,7 +86,7 @@ def _finite_only(value: Any) -> Any:
 
 
 def records_before(records: Sequence[dict[str, Any]], step: int) -> list[dict[str, Any]]:
-    """The records that a run resumed at `step` keeps.
+    """Return the records that a run resumed at `step` keeps.
 
     A point at `step` came after the checkpoint of that step and will be taken again; the diagnosis at the end of a
     run came before it.
@@ -97,7 +97,7 @@ def records_before(records: Sequence[dict[str, Any]], step: int) -> list[dict[st
 
 
 def points_taken(records: Sequence[dict[str, Any]]) -> int:
-    """How many of the records are re-learning points."""
+    """Count the re-learning steps among the records."""
     return sum(record["kind"] == "point" for record in records)
 
 
@@ -240,7 +240,7 @@ def _finding(values: Mapping[str, Any]) -> str:
 
 
 def _short(value: float) -> str:
-    """Two decimals without the zero before the point."""
+    """Format two decimals without the zero before the point."""
     return f"{value:.2f}".replace("0.", ".", 1)
 
 
@@ -250,7 +250,7 @@ _UNIMODAL_METRIC = re.compile(r"(?:eval_)?unimodal_(.+)_accuracy")
 
 
 def finite(value: Any) -> float | None:
-    """The value as a float, or None where it is missing, no number, NaN or infinite."""
+    """Return the value as a float, or None if it is missing, not a number, NaN or infinite."""
     if isinstance(value, bool) or value is None:
         return None
     try:
@@ -261,13 +261,13 @@ def finite(value: Any) -> float | None:
 
 
 def epoch_of(entry: Record) -> float | None:
-    """Epoch of a record or log entry; 0 for an entry of step 0, where the Trainer writes no epoch."""
+    """Return the epoch of a record or log entry; 0 for an entry of step 0, for which the Trainer writes none."""
     epoch = finite(entry.get("epoch"))
     return 0.0 if epoch is None and entry.get("step") == 0 else epoch
 
 
 def modality_entry(record: Record, modality: str) -> Record:
-    """What a record says of one modality; empty where it says nothing."""
+    """Return a record's entry of one modality; empty if it has none."""
     return (record.get("modalities") or {}).get(modality) or {}
 
 
@@ -277,7 +277,7 @@ def modality_order(
     results: Mapping[str, Mapping[str, Any]] | None = None,
     extra: Iterable[str] = (),
 ) -> list[str]:
-    """Names of a run's modalities in order of first appearance, which fixes their colours.
+    """Return the names of a run's modalities in order of first appearance, which fixes their colours.
 
     Args:
         records: Diagnosis records.
@@ -301,7 +301,7 @@ def modality_order(
 
 
 def diagnosis_series(records: Iterable[Record], modality: str, key: str) -> tuple[np.ndarray, np.ndarray]:
-    """Values of one field of a modality over training.
+    """Return the values of one field of a modality over training.
 
     Args:
         records: Diagnosis records.
@@ -315,9 +315,9 @@ def diagnosis_series(records: Iterable[Record], modality: str, key: str) -> tupl
 
 
 def evaluation_series(log_history: Iterable[Record], key: str) -> tuple[np.ndarray, np.ndarray]:
-    """Values of one metric over training.
+    """Return the values of one metric over training.
 
-    Where a step was evaluated twice, the first value counts: the second one is that of the best model, which the
+    If a step was evaluated twice, the first value counts: the second one is that of the best model, which the
     Trainer loads at the end, not of the model as it was at that step.
 
     Args:
@@ -336,7 +336,7 @@ def evaluation_series(log_history: Iterable[Record], key: str) -> tuple[np.ndarr
 
 
 def relearning_points(records: Iterable[Record]) -> list[Record]:
-    """The records of kind `point` (encoders were moved) that have an epoch, sorted by it."""
+    """Return the records of kind `point` (encoders were moved) that have an epoch, sorted by it."""
     points = [record for record in records if record.get("kind") == "point" and epoch_of(record) is not None]
     return sorted(points, key=lambda record: epoch_of(record) or 0.0)
 

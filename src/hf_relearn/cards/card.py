@@ -31,8 +31,8 @@ _TASKS = {
 def card_data(facts: CardFacts) -> ModelCardData:
     """Collect the metadata: all base models, data sets, and every metric in the model index.
 
-    Backbones that did not come from the Hub are no base models. Which commits the base models are of stands under
-    `base_model_revision`, which is no key of the Hub's own and which it leaves alone.
+    Backbones that did not come from the Hub are not base models. The commits of the base models stand under
+    `base_model_revision`, which is not a key of the Hub's own and which it leaves alone.
     """
     bases = {encoder.base_model: encoder for encoder in facts.encoders if encoder.base_model}
     revisions = {name: encoder.base_model_revision for name, encoder in bases.items() if encoder.base_model_revision}
@@ -165,11 +165,11 @@ def render_card(facts: CardFacts, captions: dict[str, tuple[str, str]] | None = 
 def write_card(folder: str | Path, facts: CardFacts) -> Path:
     """Write `README.md` and the figures that it shows into a model's folder.
 
-    Purities, strengths and accuracies are drawn from the facts. Figures of features are shown where a report has left
+    Purities, strengths and accuracies are drawn from the facts. Figures of features are shown if a report has left
     them in `figures/`, once training has ended.
 
     Args:
-        folder: of the model, created where it is missing.
+        folder: of the model, created if it is missing.
         facts: what the card tells.
 
     Returns:

@@ -64,7 +64,7 @@ class CardInfo:
             checks it when the card is pushed.
         language: ISO 639 codes of the languages in the data, such as `en`.
         tags: further ones for the Hub's search.
-        datasets: None reads them from the training set, where that came from the Hub.
+        datasets: None reads them from the training set, if that came from the Hub.
         notes: sentences in Markdown that a reader must know, such as where the data come from.
         results: split -> metric -> value; None takes the latest evaluations of the Trainer.
         settings: name -> value of hyper-parameters beside the training arguments.
@@ -117,7 +117,7 @@ class CardFacts:
         unimodal_loss_weight: weight of the uni-modal heads' loss; 0 without heads.
         datasets: what it was trained on.
         results: split -> metric -> value.
-        results_steps: split -> step of its evaluation, where these were not the weights that the card describes.
+        results_steps: split -> step of its evaluation, if these were not the weights that the card describes.
         records: diagnosis records, without those of changed settings.
         log_history: the Trainer's.
         settings: hyper-parameters that differ from their defaults.
@@ -177,15 +177,15 @@ def collect_facts(
 
     Args:
         config: the model's configuration.
-        name: of the repository or the output directory; the heading where `info` gives none.
+        name: of the repository or the output directory; the heading if `info` gives none.
         info: what the author said.
         repository: Hub id that the card's code loads from; None takes the name.
-        arguments: training arguments, a dataclass; None where they are not known.
+        arguments: training arguments, a dataclass; None if they are not known.
         records: lines of `relearn_history.jsonl`.
         log_history: the Trainer's `state.log_history`.
         step: the step that training has come to.
-        best_step: the step whose weights were loaded at the end of training, where they were.
-        train_dataset: is asked for the Hub repository that it came from, where `info` names no data sets.
+        best_step: the step whose weights were loaded at the end of training, if they were.
+        train_dataset: is asked for the Hub repository that it came from, if `info` names no data sets.
 
     Returns:
         The facts. No absolute local path is among the names of models and data sets.
@@ -247,7 +247,7 @@ def changed_from_defaults(arguments: Any, values: Mapping[str, Any] | None = Non
 
     Args:
         arguments: a dataclass, or its type.
-        values: name -> value, where they are not those of the object but read from a file.
+        values: name -> value, if they are not those of the object but read from a file.
     """
     if arguments is None:
         return {}

@@ -85,11 +85,11 @@ def trainer_facts(
     """Collect the facts of a Trainer's model.
 
     Args:
-        trainer: a Trainer; `card_info` is looked at where it has one.
+        trainer: a Trainer; `card_info` is looked at if it has one.
         config: of its model.
         language, license: replace those of `card_info`.
         tags: beside those of `card_info`.
-        model_name: heading where `card_info` has none.
+        model_name: heading if `card_info` has none.
         dataset_tags: Hub ids of data sets, in place of those of `card_info`.
         dataset: their names.
 

@@ -80,7 +80,7 @@ def corrupt_splits(
 ) -> dict[str, Dataset]:
     """Spoil a modality in all splits alike, or the labels of the training split.
 
-    What is drawn for a row follows from the seed, the split and the row, so that it is the same in every epoch and
+    The draw for a row follows from the seed, the split and the row, so that it is the same in every epoch and
     run. Noise of amount a is
 
     - of a picture or a sound: a times its own standard deviation, normal, and clipped to what the medium can hold;
@@ -90,7 +90,7 @@ def corrupt_splits(
     Spoilt pictures go into the cache of `datasets` as PNG, three bytes a pixel, and sounds as WAV.
 
     A missing modality is an empty cell. A wrong label is another class, each as likely. Only training has wrong
-    labels; a diagnosing part that is held out of training has them, too.
+    labels; a part that is held out of training has them, too.
 
     Args:
         splits: `train` and others.
@@ -101,7 +101,7 @@ def corrupt_splits(
         seed: of all draws.
 
     Raises:
-        ValueError: for noise in a text above 1, noise in an encoded video, or labels that are no `ClassLabel`.
+        ValueError: for noise in a text above 1, noise in an encoded video, or labels that are not `ClassLabel`.
     """
     output = dict(splits)
     for corruption in corruptions:
@@ -206,7 +206,7 @@ def _noisy_text(value: str, row: int, generator: np.random.Generator, *, amount:
 
 
 def _with_floats(dataset: Dataset, columns: Sequence[str]) -> Dataset:
-    """Make room for numbers that are no longer whole."""
+    """Make room for numbers that are not whole any more."""
 
     def floats(feature: Any) -> Any:
         if isinstance(feature, _LISTS):

@@ -153,7 +153,7 @@ def check_unreadable(
         defects: All unreadable files.
         num_names: Number of clips, readable or not.
         max_unreadable_share: Share of unreadable clips, 0 to 1, that is put up with.
-        list_file: Where the defects are listed; the message names it.
+        list_file: File that lists the defects; the message names it.
 
     Returns:
         A sentence for the log, or `None` when every clip can be read.

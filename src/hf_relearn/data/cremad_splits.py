@@ -45,7 +45,7 @@ def split_cremad(
         validation_file: The same for validation.
         test_file: The same for test.
         seed: Seed of the draw of actors.
-        validation_fraction: Share of the actors in validation (rounded, at least one), where it has no list.
+        validation_fraction: Share of the actors in validation (rounded, at least one), if it has no list.
         test_fraction: The same for test.
         folds: Number of folds of actors, 3 or more, in place of lists and fractions; None for no folds. The draw
             follows from the seed alone, so that each actor is tested once in runs with all values of `fold`.

@@ -1,4 +1,4 @@
-"""Reading a clip's WAV and FLV bytes so that every defect comes out under its own name."""
+"""Read a clip's WAV and FLV bytes so that every defect comes out under its own name."""
 
 import io
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ def check_wav(data: bytes) -> None:
 
     Raises:
         UnreadableMediaError: `TRUNCATED_AUDIO` when the header promises more than there is, `EMPTY_AUDIO` when there
-            are no samples, `UNDECODABLE_AUDIO` when it is no sound file or a kind that libsndfile does not read.
+            are no samples, `UNDECODABLE_AUDIO` when it is not a sound file or a kind that libsndfile does not read.
     """
     if not data:
         raise UnreadableMediaError(EMPTY_AUDIO)
@@ -64,7 +64,7 @@ def check_flv(data: bytes) -> None:
     The stated duration is not looked at: recorders fill it in as they like, and a whole file must not be refused.
 
     Args:
-        data: The bytes of the file. A file that is no FLV passes: the decoder is then the judge.
+        data: The bytes of the file. A file that is not FLV passes: the decoder is then the judge.
 
     Raises:
         UnreadableMediaError: `TRUNCATED_VIDEO`.

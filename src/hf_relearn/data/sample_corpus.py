@@ -1,4 +1,4 @@
-"""A small synthetic corpus in CREMA-D's file layout, for when the real one is not at hand."""
+"""Build a small synthetic corpus in CREMA-D's file layout, for when the real one is not at hand."""
 
 import json
 import os
@@ -197,7 +197,7 @@ def _paths(folder: Path, clip: ClipName) -> tuple[Path, Path]:
 
 
 def _present_files(folder: Path) -> list[Path]:
-    """Files of an earlier build; anything else in the folder is somebody's own and is never touched."""
+    """Return the files of an earlier build; anything else in the folder is somebody's own and is never touched."""
     present = []
     for path in sorted(folder.rglob("*")) if folder.exists() else ():
         if path.is_dir() and path.name in (AUDIO_FOLDER, VIDEO_FOLDER) or path == folder / MARKER:

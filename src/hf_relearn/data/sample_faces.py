@@ -20,7 +20,7 @@ _HAIR: tuple[_Colour, ...] = (
 
 @dataclass(frozen=True)
 class Expression:
-    """Where the parts of a face are, relative to the actor's face at rest; one is a strong movement."""
+    """Describe an expression by the places of a face's parts, relative to the face at rest; 1 is a strong movement."""
 
     brow_height: float = 0.0  # up
     brow_inner: float = 0.0  # inner ends up (worry) or down (anger)
@@ -90,7 +90,7 @@ def draw_look(rng: np.random.Generator) -> Look:
 
 
 def blend_expression(first: Expression, second: Expression, weight: float) -> Expression:
-    """Expression between two: `weight` 0 gives the first, 1 the second, above 1 goes beyond it."""
+    """Return the expression between two: `weight` 0 gives the first, 1 the second, above 1 goes beyond it."""
     return Expression(
         *(
             getattr(first, field.name) + weight * (getattr(second, field.name) - getattr(first, field.name))

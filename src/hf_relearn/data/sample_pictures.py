@@ -104,14 +104,14 @@ def _write_split(folder: Path, count: int, rng: np.random.Generator) -> None:
 
 
 def write_caption(label: str, colour: str, rng: np.random.Generator) -> str:
-    """A sentence about a shape, which names it or not."""
+    """Return a sentence about a shape, which names it or not."""
     words = _WORDS[label] if rng.random() < _TELLING_SHARE else _NEUTRAL
     sentence = str(rng.choice(_FRAMES))
     return sentence.format(word=rng.choice(words), colour=colour, size=rng.choice(_SIZES), place=rng.choice(_PLACES))
 
 
 def draw_picture(label: str, colour: str, rng: np.random.Generator) -> Image.Image:
-    """A (40, 40) RGB picture of a shape, anywhere, of any size and turned at will, on a restless background."""
+    """Return a (40, 40) RGB picture of a shape, anywhere, of any size and turned at will, on a restless background."""
     side = SIZE * _SCALE
     background = rng.integers(120, 240, 3)
     image = Image.new("RGB", (side, side), tuple(int(value) for value in background))
@@ -132,7 +132,7 @@ def draw_picture(label: str, colour: str, rng: np.random.Generator) -> Image.Ima
 
 
 def _polygon(corners: int, inner: float = 1.0) -> _Draw:
-    """A regular polygon, or a star whose inner corners stand at that share of the radius."""
+    """Return a regular polygon, or a star whose inner corners stand at that share of the radius."""
 
     def draw(
         canvas: ImageDraw.ImageDraw, x: float, y: float, radius: float, angle: float, colour: tuple[int, int, int]

@@ -16,7 +16,7 @@ _CONSONANTS = ((3500, 7000), (1800, 4500), (500, 2500))
 
 @dataclass(frozen=True)
 class Prosody:
-    """How something is said. All are relative to neutral speech except where a unit is given."""
+    """Describe the way something is said, relative to neutral speech unless a unit is given."""
 
     pitch: float = 0.0  # level, octaves above the actor's own
     pitch_range: float = 0.12  # octaves between an accented syllable and the others
@@ -41,7 +41,7 @@ PROSODY: Mapping[str, Prosody] = {
 
 @dataclass(frozen=True)
 class Voice:
-    """What an actor's voice and recording add: pitch in Hz, formant scale, loudness in dB, noise level in dB."""
+    """Describe an actor's voice and recording: pitch in Hz, formant scale, loudness in dB, noise level in dB."""
 
     pitch: float
     formant_scale: float
@@ -63,7 +63,7 @@ def draw_voice(rng: np.random.Generator) -> Voice:
 
 
 def blend_prosody(first: Prosody, second: Prosody, weight: float) -> Prosody:
-    """Prosody between two: `weight` 0 gives the first, 1 the second, above 1 goes beyond it."""
+    """Return the prosody between two: `weight` 0 gives the first, 1 the second, above 1 goes beyond it."""
     a, b = np.array(list(vars(first).values())), np.array(list(vars(second).values()))
     blended = a + weight * (b - a)
     blended[[6, 7, 8]] = blended[[6, 7, 8]].clip(0)  # shares and depths stay meaningful when going beyond

@@ -1,4 +1,4 @@
-"""Reading tables from the Hub, a folder or a file, with errors that name the file and the remedy."""
+"""Read tables from the Hub, a folder or a file, with errors that name the file and the remedy."""
 
 import codecs
 import csv
@@ -86,7 +86,7 @@ def _read(
 
 
 def _files_of_splits(folder: Path, splits: Mapping[str, str | None]) -> dict[str, list[Path]]:
-    """Tables that lie in a folder beside their media, by split; none where `datasets` knows the layout itself."""
+    """Find tables in a folder beside their media, by split; none if `datasets` knows the layout itself."""
     metadata = [f"metadata{suffix}" for suffix in _FORMATS]
     if (folder / "README.md").is_file() or any([*folder.glob(name), *folder.glob(f"*/{name}")] for name in metadata):
         return {}

@@ -1,4 +1,4 @@
-"""A label column as classes: what is no class is refused, and names that differ by little are told of."""
+"""A label column as classes: what is not a class is refused, and names that differ by little are told of."""
 
 import logging
 import unicodedata
@@ -18,7 +18,7 @@ UNLABELLED = -100
 def with_class_labels(splits: DatasetDict, column: str, name: str) -> DatasetDict:
     """Make the label column of all splits a `ClassLabel`, or a list of it, with the classes of all splits.
 
-    Whole numbers are sorted as numbers, other classes as texts. The label -100 stays as it is: it is no class.
+    Whole numbers are sorted as numbers, other classes as texts. The label -100 stays as it is: it is not a class.
 
     Args:
         splits: with the column `column`.
@@ -138,5 +138,5 @@ def _warn_of_lookalikes(names: list[str], origin: str) -> None:
 
 
 def _quoted(name: str) -> str:
-    """A name in quotes; letters that look alike in two encodings are spelt by their numbers."""
+    """Return a name in quotes; letters that look alike in two encodings are spelt by their numbers."""
     return repr(name) if unicodedata.is_normalized("NFC", name) else ascii(name)

@@ -76,7 +76,7 @@ def find_unreadable(
 ) -> dict[int, dict[str, str]]:
     """Decode every sound (its first minute), image and video (three of its frames).
 
-    What was found is cached by `datasets` until a file changes its size or time.
+    `datasets` caches the result until a file changes its size or time.
 
     Args:
         dataset: one split, with undecoded media.
@@ -142,7 +142,7 @@ def _three_of(count: int) -> list[int]:
 
 
 def _stamp(dataset: Dataset, media: Mapping[str, str]) -> tuple[str, int]:
-    """What tells whether files have changed since they were checked, and the bytes that there are to read."""
+    """Return a stamp that changes if a file does, and the number of bytes to read."""
     digest = hashlib.sha256(json.dumps([__version__, os.environ.get(LIMITS_VARIABLE), _SECONDS]).encode())
     size = 0
     for batch in dataset.select_columns(list(media)).with_format("arrow").iter(batch_size=1000):

@@ -156,7 +156,7 @@ def load_table(
             are relative to its folder. An empty cell is a missing value: a sample without that modality.
         config_name: configuration of the data set.
         columns: modality -> column, or a list of columns with numbers that make one vector.
-        label_column: column with class labels: `ClassLabel`, integers or strings; or lists of them, where a sample
+        label_column: column with class labels: `ClassLabel`, integers or strings; or lists of them, if a sample
             has several classes or none.
         splits: `train`, `validation`, `test` -> name of the split there. A missing validation split is drawn from
             the training split, seeded, and stratified where a sample has one class; a missing test split stays

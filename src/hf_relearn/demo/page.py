@@ -32,9 +32,9 @@ THEME = gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-m
 
 
 def build_page(classify: MultimodalClassificationPipeline, title: str) -> gradio.Blocks:
-    """The page of a pipeline's model.
+    """Return the page of a pipeline's model.
 
-    What is left empty is a missing modality. Files reach the pipeline as they were uploaded.
+    A field left empty is a missing modality. Files reach the pipeline as they were uploaded.
 
     Args:
         classify: the pipeline.
@@ -70,7 +70,7 @@ def build_page(classify: MultimodalClassificationPipeline, title: str) -> gradio
 
 
 def _input(name: str, modality: Any, processor: Any) -> gradio.components.Component:
-    """The component of a modality, by its kind."""
+    """Return the component of a modality, by its kind."""
     place: dict[str, Any] = {"label": name, "elem_id": f"input-{name}"}
     if modality.kind == "audio":
         return gradio.Audio(sources=["upload", "microphone"], type="filepath", buttons=[], **place)
@@ -90,14 +90,14 @@ def _input(name: str, modality: Any, processor: Any) -> gradio.components.Compon
 
 
 def _raw_value(name: str, kind: str, value: Any) -> Any:
-    """A component's value as the pipeline takes it; None where it is empty."""
+    """Return a component's value as the pipeline takes it; None if it is empty."""
     if value is None or value == [] or (isinstance(value, str) and not value.strip()):
         return None
     return read_numbers(name, value) if kind == "features" else value
 
 
 def read_numbers(name: str, text: str) -> list[float] | list[list[float]]:
-    """One row of numbers or several, of JSON or of lines with commas (or semicolons, tabs or spaces) between.
+    """Return one row of numbers or several, of JSON or of lines with commas (or semicolons, tabs or spaces) between.
 
     Raises:
         ValueError: for anything else; the message names the modality.
@@ -123,7 +123,7 @@ def read_numbers(name: str, text: str) -> list[float] | list[list[float]]:
 
 
 def _shares(entry: Mapping[str, Any], missing: Sequence[str]) -> str:
-    """Each modality's contribution to the best label's score, as bars to both sides of zero."""
+    """Return each modality's contribution to the best label's score, as bars to both sides of zero."""
     shares = entry.get("contributions")
     if not shares:
         return "<p class='shares-note'>The model has one modality, which decides alone.</p>"
@@ -142,7 +142,7 @@ def _shares(entry: Mapping[str, Any], missing: Sequence[str]) -> str:
 
 
 def _without_folders(message: str, given: Sequence[Any]) -> str:
-    """A message in which uploaded files go by their names alone."""
+    """Return a message in which uploaded files go by their names alone."""
     for value in given:
         for path in value if isinstance(value, list) else [value]:
             if isinstance(path, str) and os.path.isabs(path):

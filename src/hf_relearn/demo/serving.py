@@ -1,4 +1,4 @@
-"""Loading a model and serving its page."""
+"""Load a model and serve its page."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def serve(
             127.0.0.1, which only this machine reaches.
         port: None takes the first that is free from 7860 on.
         open_browser: whether to open the page in a browser.
-        device: of the pipeline; None takes an accelerator where there is one, -1 the CPU.
+        device: of the pipeline; None takes an accelerator if there is one, -1 the CPU.
     """
     model = MultimodalForClassification.from_pretrained(name_or_path, revision=revision)
     processor = MultimodalProcessor.from_pretrained(name_or_path, revision=revision)

@@ -77,7 +77,7 @@ def write_space(
 
 
 def _app(model: str) -> str:
-    """The app of this package with another model than the one it names."""
+    """Return the app of this package with another model than the one it names."""
     line = f"MODEL = {json.dumps(model)}  # a name on the Hub, or a folder beside this file"
     text, found = re.subn(r"^MODEL = .*$", lambda match: line, _TEMPLATE.read_text(encoding="utf-8"), flags=re.M)
     assert found == 1, f"{_TEMPLATE} names no model"

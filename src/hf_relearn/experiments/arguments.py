@@ -27,7 +27,7 @@ def preset_defaults(chosen: argparse.Namespace) -> dict[str, Any]:
 
 @dataclass
 class RunArguments:
-    """What to run."""
+    """Choose what is run."""
 
     _argument_group_name: ClassVar[str] = "run"
 
@@ -100,7 +100,7 @@ class RunArguments:
         return self.compare or is_child()
 
     def card_info(self, **facts: Any) -> "CardInfo":
-        """What the model card has to be told: the flags above, and other fields of `CardInfo`."""
+        """Return the facts for the model card: the flags above, and other fields of `CardInfo`."""
         from hf_relearn.cards import CardInfo
 
         if self.language:

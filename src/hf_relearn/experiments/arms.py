@@ -88,7 +88,7 @@ class Run:
 
 
 def known_arms(modalities: Sequence[str]) -> dict[str, Arm]:
-    """All arms by name, with one for each modality alone."""
+    """Return all arms by name, with one for each modality alone."""
     alone = {f"only_{name}": Arm(f"{name} alone", {**_JOINT, "use_modalities": [name]}) for name in modalities}
     return {**ARMS, **alone}
 
@@ -96,7 +96,7 @@ def known_arms(modalities: Sequence[str]) -> dict[str, Arm]:
 def plan_runs(
     names: Sequence[str], seeds: Sequence[int], modalities: Sequence[str], args: "RelearnTrainingArguments"
 ) -> list[Run]:
-    """The runs of a comparison, seed by seed, each after those that it needs. Arms that others need become rows too.
+    """Plan a comparison seed by seed, each run after those that it needs. Arms that others need become rows too.
 
     Args:
         names: of arms.
@@ -105,7 +105,7 @@ def plan_runs(
         args: `num_train_epochs`, `max_steps` and `freeze` are used.
 
     Raises:
-        ValueError: for an arm that is not known, or arms that need two modalities where there is one.
+        ValueError: for an arm that is not known, or arms that need two modalities if there is one.
     """
     known = known_arms(modalities)
     for name in names:

@@ -1,4 +1,4 @@
-"""Training the arms of a comparison: one process for each run, several at once, and further after a kill."""
+"""Train the arms of a comparison: one process for each run, several at once, and further after a kill."""
 
 import json
 import logging
@@ -57,7 +57,7 @@ def run_or_compare(experiment: Experiment, run: RunArguments, args: RelearnTrain
 def plan_comparison(
     experiment: Experiment, args: RelearnTrainingArguments, arms: Sequence[str], seeds: Sequence[int]
 ) -> list[Run]:
-    """The runs of a comparison.
+    """Return the runs of a comparison.
 
     Raises:
         ValueError: for what cannot be compared.
@@ -111,7 +111,7 @@ def compare(
 
 
 class _Scheduler:
-    """Does runs in the order in which they can be done, and tells how far it has come."""
+    """Do runs in the order in which they can be done, and report progress."""
 
     def __init__(self, root: Path, runs: Sequence[Run], command: Sequence[str], processes: Processes):
         self.root = root
@@ -240,7 +240,7 @@ def _write_ensemble(root: Path, run: Run) -> None:
 
 
 def _flags_of(command: Sequence[str], run: Run) -> dict[str, Any]:
-    """The flags that a run's figures depend on: those of the command, then its own."""
+    """Return the flags that a run's figures depend on: those of the command, then its own."""
     flags: dict[str, Any] = {}
     name = ""
     for word in command[2:]:

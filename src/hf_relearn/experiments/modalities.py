@@ -20,7 +20,7 @@ _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 def build_word_tokenizer(texts: Iterable[str | None], vocab_size: int, max_length: int) -> BertTokenizer:
-    """A BERT tokenizer whose vocabulary is the most frequent words of some texts.
+    """Return a BERT tokenizer whose vocabulary is the most frequent words of some texts.
 
     Rarer words are spelt: all characters of the texts are in the vocabulary, too. The same texts give the same
     tokenizer in every process and run, which a trained vocabulary of `tokenizers` does not promise.
@@ -55,7 +55,7 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "spi
 
 @dataclass(frozen=True)
 class Modality:
-    """What a recipe's flags say of one modality.
+    """Describe one modality by a recipe's flags.
 
     Args:
         kind: `"audio"`, `"vision"`, `"video"`, `"text"` or `"features"`.
@@ -68,7 +68,7 @@ class Modality:
     backbone: str | None
 
     def build_backbone(self, name: str, train: Dataset) -> Any:
-        """What `from_backbones` takes.
+        """Build what `from_backbones` takes.
 
         Raises:
             ValueError: if there is no backbone, and none can be made from the training part.
@@ -82,14 +82,14 @@ class Modality:
         return FeaturesConfig(input_size=shape[-1], architecture="transformer" if len(shape) == 2 else "mlp")
 
     def model_options(self, inputs: InputArguments) -> dict[str, Any]:
-        """The modality's options for `from_backbones`."""
+        """Return the modality's options for `from_backbones`."""
         frames = {"num_frames": inputs.num_frames} if self.kind == "vision" and inputs.num_frames > 1 else {}
         return {"kind": self.kind, **frames}
 
     def processor_options(
         self, name: str, config: ModalityConfig, inputs: InputArguments, train: Dataset
     ) -> dict[str, Any]:
-        """The modality's options for `MultimodalProcessor.from_model`.
+        """Return the modality's options for `MultimodalProcessor.from_model`.
 
         A text backbone without a tokenizer of its own gets one with the words of the training part; features are
         standardised by the training part's mean and deviation.
@@ -115,7 +115,7 @@ class Modality:
         return options
 
     def _values(self, name: str, train: Dataset) -> Iterator[Any]:
-        """The raw values of the modality in the training part, one at a time."""
+        """Return the raw values of the modality in the training part, one at a time."""
         if isinstance(self.column, str):
             return iter(train[self.column])
         return (vector_of(row, self.column, name) for row in train.select_columns(self.column))

@@ -17,7 +17,7 @@ FUSIONS = ("concat", "sum", "gated", "film", "low_rank", "cross_attention", "bot
 
 @dataclass
 class ModelArguments:
-    """How the encoders are loaded and fused."""
+    """Choose how the encoders are loaded and fused."""
 
     _argument_group_name: ClassVar[str] = "model"
 
@@ -37,7 +37,7 @@ class ModelArguments:
     fusion: str = field(
         default="concat",
         metadata={
-            "help": "How the modalities are joined: late, from one feature each ('concat', 'sum', 'gated', 'film', "
+            "help": "Fusion of the modalities: late, from one feature each ('concat', 'sum', 'gated', 'film', "
             "'low_rank'), or from their tokens ('cross_attention', 'bottleneck').",
             "choices": list(FUSIONS),
         },
@@ -49,14 +49,14 @@ class ModelArguments:
     pooling: list[str] | None = field(
         default=None,
         metadata={
-            "help": "How a backbone's output becomes one feature, per modality, as 'text=cls vision=mean'; unset, "
+            "help": "Pooling of a backbone's output to one feature, per modality, as 'text=cls vision=mean'; unset, "
             "what suits each backbone."
         },
     )
     missing_placeholder: str = field(
         default="zero",
         metadata={
-            "help": "What stands for a modality that a sample lacks: zeros, or a learnt vector.",
+            "help": "Placeholder for a missing modality: zeros, or a learnt vector.",
             "choices": ["zero", "learnt"],
         },
     )
@@ -74,7 +74,7 @@ class ModelArguments:
     )
 
     def build_kwargs(self, names: Collection[str]) -> dict[str, Any]:
-        """Keyword arguments of `from_backbones`, without the backbones' kinds.
+        """Return keyword arguments of `from_backbones`, without the backbones' kinds.
 
         Raises:
             ValueError: for a flag that is not of the form `NAME=VALUE`, or names no modality.
@@ -99,7 +99,7 @@ class ModelArguments:
 
 @dataclass
 class InputArguments:
-    """How raw samples become the backbones' inputs, by kind of modality."""
+    """Choose how raw samples become the backbones' inputs, by kind of modality."""
 
     _argument_group_name: ClassVar[str] = "inputs"
 
@@ -145,7 +145,7 @@ class InputArguments:
 
 
 def find_backbone(name: str, recipe_folder: Path) -> str:
-    """A Hub id, or a folder, given relative to the working directory or to the recipe."""
+    """Return a Hub id, or a folder, given relative to the working directory or to the recipe."""
     beside = recipe_folder / name
     return str(beside) if not Path(name).is_dir() and beside.is_dir() else name
 
@@ -168,7 +168,7 @@ def refuse_small_networks(models: Mapping[str, str | None], examples: Iterable[s
 
 
 def merge_options(*options: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Options by modality, from several mappings; later ones win."""
+    """Return the options by modality, from several mappings; later ones win."""
     merged: dict[str, dict[str, Any]] = {}
     for mapping in options:
         for name, values in mapping.items():

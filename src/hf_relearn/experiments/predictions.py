@@ -22,12 +22,12 @@ _STEPS = 500  # of expectation maximisation, which converges long before
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model says of a split.
+    """Hold a model's predictions on a split.
 
     Args:
         labels: (n,) integers, or (n, classes) zeros and ones.
         logits: (n, classes) of the fused prediction.
-        heads: modality -> (n, classes) logits of its own head, where the model has heads.
+        heads: modality -> (n, classes) logits of its own head, if the model has heads.
         present: modality -> (n,) bool, False for samples that lack it.
     """
 
@@ -95,7 +95,7 @@ def load_predictions(folder: Path) -> dict[str, dict[str, Predictions]]:
 def combine(
     members: Sequence[Mapping[str, Mapping[str, Predictions]]], *, weighted: bool = False
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """Metrics of the mean of several models' probabilities, by epoch and split.
+    """Return the metrics of the mean of several models' probabilities, by epoch and split.
 
     Args:
         members: each model's epoch -> split -> predictions; epochs that all of them have are combined.
@@ -121,7 +121,7 @@ def combine(
 
 
 def of_heads(predictions: Mapping[str, Mapping[str, Predictions]]) -> list[dict[str, dict[str, Predictions]]]:
-    """Each head of a model as a model of its own.
+    """Treat each head of a model as a model of its own.
 
     Raises:
         ValueError: if the model has no heads.
@@ -142,11 +142,11 @@ def of_heads(predictions: Mapping[str, Mapping[str, Predictions]]) -> list[dict[
 
 
 def mixture_weights(probabilities: np.ndarray, counted: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Weights of a mixture of models under which labels are likeliest, by expectation maximisation.
+    """Return the weights of a mixture of models under which labels are likeliest, by expectation maximisation.
 
     Args:
         probabilities: (models, n, classes).
-        counted: (models, n) bool, False where a model lacks its modality.
+        counted: (models, n) bool, False if a model lacks its modality.
         labels: (n,) integers, or (n, classes) zeros and ones.
 
     Returns:

@@ -29,7 +29,7 @@ class RunFailed(RuntimeError):
 
 
 class Processes:
-    """Starts commands and waits for them.
+    """Start commands and wait for them.
 
     A command's threads and its device are the same however many run at once, so its figures are, too.
 
@@ -104,7 +104,7 @@ class Processes:
 
 
 def is_child() -> bool:
-    """Whether this process is a run of a comparison."""
+    """Check whether this process is a run of a comparison."""
     return os.environ.get(_CHILD) == "1"
 
 

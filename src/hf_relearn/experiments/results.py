@@ -1,4 +1,4 @@
-"""What a run of a comparison leaves: results and predictions of its last epoch, and of the best on validation."""
+"""Write and read a comparison's runs: results and predictions of the last epoch, and of the best on validation."""
 
 import json
 import sys
@@ -17,7 +17,7 @@ from hf_relearn.training.imbalance import MEASURES, PREFIXES
 
 
 def quality_metrics(metrics: Mapping[str, float], prefix: str) -> dict[str, float]:
-    """The quality measures among an evaluation's values, not its speed."""
+    """Return the quality measures among an evaluation's values, not its speed."""
     values = {name.removeprefix(f"{prefix}_"): value for name, value in metrics.items()}
     wanted = ("accuracy", "f1_macro", "f1_weighted", "f1_micro", "loss", *MEASURES)
     return {
@@ -98,7 +98,7 @@ def read_result(folder: Path) -> dict[str, Any] | None:
 
 
 def peak_memory() -> int | None:
-    """The most bytes that this process has held: on its accelerator, or of main memory if it has none."""
+    """Return the most bytes that this process has held: on its accelerator, or of main memory if it has none."""
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return torch.cuda.max_memory_allocated()
     try:

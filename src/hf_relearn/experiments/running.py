@@ -1,4 +1,4 @@
-"""Training one model of a recipe, from its flags to its report."""
+"""Train one model of a recipe, from its flags to its report."""
 
 import copy
 import logging
@@ -55,12 +55,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Experiment:
-    """What a recipe trains on, and with which model.
+    """Describe a recipe's data and model.
 
     Args:
         title: heading of the report.
         modalities: modality -> its column and backbone, in the order of fusion.
-        label_column: column of a `ClassLabel`, or of a list of them where a sample may have several classes.
+        label_column: column of a `ClassLabel`, or of a list of them if a sample may have several classes.
         train, evaluation, test: the splits; evaluation and test may be None.
         model, inputs: the flags of the model and of its inputs.
         notes: what a reader of the report has to know.
@@ -79,12 +79,12 @@ class Experiment:
     card: CardInfo = field(default_factory=CardInfo)
 
     def of_modalities(self, args: RelearnTrainingArguments) -> tuple["Experiment", RelearnTrainingArguments]:
-        """The experiment and arguments with those modalities alone that `--use_modalities` names.
+        """Return the experiment and arguments with those modalities alone that `--use_modalities` names.
 
         Flags that name another modality are left out; a single modality needs no fusion.
 
         Raises:
-            ValueError: for a name that is no modality.
+            ValueError: for a name that is not a modality.
         """
         wanted = self.model.use_modalities
         if wanted is None:
@@ -112,7 +112,7 @@ class Experiment:
 
     @property
     def held_out(self) -> dict[str, datasets.Dataset]:
-        """The splits that are evaluated at the end: `validation` and `test`, where they are there."""
+        """The splits that are evaluated at the end: `validation` and `test`, if they are there."""
         splits = {"validation": self.evaluation, "test": self.test}
         return {name: split for name, split in splits.items() if split is not None}
 
@@ -141,7 +141,7 @@ class Experiment:
         }
 
     def corrupted(self, corruptions: Sequence[str] | None, args: TrainingArguments) -> "Experiment":
-        """The experiment on spoilt data, of which its notes tell; `corrupt_splits` says how.
+        """Return the experiment on spoilt data, of which its notes tell; `corrupt_splits` says how.
 
         Args:
             corruptions: as `--corrupt` takes them.
@@ -172,7 +172,7 @@ class Experiment:
         return {name: modality.build_backbone(name, self.train) for name, modality in self.modalities.items()}
 
     def build_model(self) -> MultimodalForClassification:
-        """A new model, by the state of torch's generator. Each part starts the same, whatever the other parts are.
+        """Build a new model by torch's generator. Each part starts the same, whatever the other parts are.
 
         Raises:
             ValueError: if an encoder is to start from that of a saved model that is another one.
@@ -190,7 +190,7 @@ class Experiment:
         return model
 
     def build_processor(self, model: MultimodalForClassification) -> MultimodalProcessor:
-        """The processor that goes with the model."""
+        """Return the processor that goes with the model."""
         config = model.config
         assert isinstance(config, MultimodalConfig)
         options = {
@@ -202,7 +202,7 @@ class Experiment:
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a trained model gave."""
+    """Hold the results of a trained model."""
 
     trainer: MultimodalRelearnTrainer
     results: dict[str, dict[str, float]]
@@ -212,7 +212,7 @@ class RunResult:
 
     @property
     def diagnoses(self) -> list[dict[str, Any]]:
-        """The records of diagnoses and points, without those of changed settings."""
+        """Return the records of diagnoses and re-learning steps, without those of changed settings."""
         return [record for record in self.records if record["kind"] != "settings"]
 
 
@@ -361,7 +361,7 @@ _EXAMPLES = {"audio": "clip.wav", "vision": "picture.jpg", "video": "clip.mp4", 
 
 
 def _next_command(experiment: Experiment, output_dir: str) -> str:
-    """A command that uses the model of a run."""
+    """Return a command that uses the model of a run."""
     examples = [f"{name}={_EXAMPLES.get(modality.kind)}" for name, modality in experiment.modalities.items()]
     if any(modality.kind not in _EXAMPLES for modality in experiment.modalities.values()):
         examples = ["--file samples.csv"]
@@ -369,7 +369,7 @@ def _next_command(experiment: Experiment, output_dir: str) -> str:
 
 
 def chosen_settings(experiment: Experiment, args: RelearnTrainingArguments) -> dict[str, Any]:
-    """The settings that a reader of the report wants: the model's, the method's, and the main ones of training."""
+    """Choose the settings for the report: the model's, the method's, and the main ones of training."""
     training = (
         "num_train_epochs",
         "max_steps",
@@ -409,7 +409,7 @@ def _changes_of_settings(records: list[dict[str, Any]]) -> list[str]:
 
 
 def _checkpoint(args: RelearnTrainingArguments) -> str | None:
-    """The checkpoint to resume from, or None to start afresh in a folder that holds no other run's checkpoints."""
+    """Return the checkpoint to resume from, or None to start afresh in a folder without another run's checkpoints."""
     if not args.resume_from_checkpoint and any(Path(str(args.output_dir)).glob("checkpoint-*")):
         raise ValueError(
             f"--output_dir {args.output_dir} holds checkpoints of an earlier run: add --resume_from_checkpoint last "

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class TableArguments:
-    """The data set and its splits."""
+    """Choose the data set and its splits."""
 
     _argument_group_name: ClassVar[str] = "data"
 
@@ -44,12 +44,12 @@ class TableArguments:
     )
     label_column: str = field(
         default="label",
-        metadata={"help": "Column with classes: names or integers; lists of them where a sample has several."},
+        metadata={"help": "Column with classes: names or integers; lists of them if a sample has several."},
     )
     unreadable: str = field(
         default="error",
         metadata={
-            "help": "What sounds, pictures and videos that cannot be read are: an 'error' before training, rows to "
+            "help": "Treat sounds, pictures and videos that cannot be read as an 'error' before training, rows to "
             "'skip', or 'missing' values.",
             "choices": ["error", "skip", "missing"],
         },
@@ -64,7 +64,7 @@ class TableArguments:
         return Path(self.dataset_name or "").name
 
     def card_datasets(self) -> "list[DatasetFacts] | None":
-        """What a model card says of the data: a local name; None for those of the Hub, which say it themselves."""
+        """Name a local data set for the model card; None for one of the Hub, which names itself."""
         from hf_relearn.cards import DatasetFacts
 
         return [DatasetFacts(self.title)] if Path(self.dataset_name or "").exists() else None

@@ -1,1 +1,1 @@
-"""What leaves this machine for the Hub: gathering a model's files, and uploading them."""
+"""Gather a model's files and upload them to the Hub."""

@@ -23,7 +23,7 @@ Shapes = dict[str, dict[int, str]]  # input -> axis -> name of a size that is fr
 
 
 def example_inputs(model: MultimodalForClassification, processor: MultimodalProcessor) -> dict[str, Tensor]:
-    """A batch of two made-up samples that have every modality, as the processor makes it."""
+    """Return a batch of two made-up samples that have every modality, as the processor makes it."""
     generator = np.random.default_rng(0)
     values = {
         name: [_raw_value(modality, generator) for _ in range(2)] for name, modality in model.config.modalities.items()
@@ -61,7 +61,7 @@ def dynamic_shapes(model: MultimodalForClassification, batch: Mapping[str, Tenso
 
 
 def other_inputs(batch: Mapping[str, Tensor], shapes: Shapes) -> dict[str, Tensor]:
-    """Another batch than the example: one row more, in another order, the values changed a little, free lengths
+    """Return another batch than the example: one row more, in another order, the values changed a little, free lengths
     shorter."""
     generator = torch.Generator().manual_seed(0)
     found = {}
@@ -95,7 +95,7 @@ def export_onnx(
     metadata, as JSON under `id2label`.
 
     The file is run in ONNX Runtime on another batch than the example, and appears only if its logits are the model's
-    to 1e-4 (relative where they exceed 1). `benchmarks/onnx_export.py` measures which backbones can be exported; its
+    to 1e-4 (relative if they exceed 1). `benchmarks/onnx_export.py` measures which backbones can be exported; its
     table is in `docs/onnx.md`.
 
     Args:
@@ -162,7 +162,7 @@ class _Feature(nn.Module):
 
 
 def _export(model: MultimodalForClassification, batch: dict[str, Tensor], file: Path) -> None:
-    """Export and check; where that fails, find out because of which modality."""
+    """Export and check; if that fails, find out because of which modality."""
     shapes = dynamic_shapes(model, batch)
     labels = {"id2label": json.dumps(model.config.id2label)}
     try:
@@ -234,7 +234,7 @@ def _compare(module: nn.Module, batch: dict[str, Tensor], file: Path) -> None:
 
 
 def _checked(model: MultimodalForClassification, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The example on the model's device."""
+    """Return the example on the model's device."""
     batch = {name: value.to(model.device) for name, value in inputs.items() if name != "labels"}
     if present := [name for name in batch if name.endswith("_present")]:
         raise ValueError(f"{', '.join(present)}: an exported model needs all modalities, so must the example batch")
@@ -244,7 +244,7 @@ def _checked(model: MultimodalForClassification, inputs: Mapping[str, Tensor]) -
 
 
 def _reason(error: BaseException) -> str:
-    """What an exporter's error says, by its innermost cause, in one line."""
+    """Return an exporter's error in one line, by its innermost cause."""
     while error.__cause__ is not None:
         error = error.__cause__
     said = " ".join(str(error).split()) or "no reason was given"

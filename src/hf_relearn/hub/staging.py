@@ -1,4 +1,4 @@
-"""Gathering into one folder exactly what goes to the Hub, without anything that only this machine knows."""
+"""Gather into one folder exactly what goes to the Hub, without anything that only this machine knows."""
 
 import json
 import os
@@ -30,7 +30,7 @@ PROCESSOR_AUTO_MAP = {"AutoProcessor": MODEL_AUTO_MAP["AutoProcessor"]}
 
 
 def code_files() -> list[Path]:
-    """The modules that are put side by side into a repository: configuration, model, processor and pipeline."""
+    """Return the modules that are put side by side into a repository: configuration, model, processor and pipeline."""
     folder = Path(hf_relearn.models.__file__).parent
     kinds = ("configuration", "modeling", "processing", "pipeline")
     return sorted(path for kind in kinds for path in folder.glob(f"{kind}_*.py"))
@@ -49,7 +49,7 @@ def stage(saved: str | os.PathLike, target: str | os.PathLike, run: str | os.Pat
     modality's tokenizer), training arguments, the record of re-learning, the card with the figures that it shows, and
     the code that loads it all without this package. Nothing else in the folders is looked at.
 
-    Weights are linked where the file system can, copied otherwise. Local paths and tokens are taken out of texts.
+    Weights are linked if the file system can, copied otherwise. Local paths and tokens are taken out of texts.
     Files that lie elsewhere, behind symbolic links in these folders, are left out.
 
     Args:
@@ -132,7 +132,7 @@ def _stage_card(run: Path, target: Path, roots: tuple[str, ...]) -> None:
 
 
 def _files(folder: Path, subfolder: str = "") -> list[Path]:
-    """Files of a folder or subfolder, sorted, without those that lie outside the folder."""
+    """Return the files of a folder or subfolder, sorted, without those that lie outside the folder."""
     return sorted(path for path in (folder / subfolder).glob("*") if _is_inside(path, folder))
 
 
@@ -141,7 +141,7 @@ def _first(name: str, *folders: Path) -> Path | None:
 
 
 def _is_inside(path: Path, folder: Path) -> bool:
-    """Whether a file is there, and lies in the folder wherever symbolic links lead."""
+    """Check whether a file is there, and lies in the folder wherever symbolic links lead."""
     return path.is_file() and path.resolve().is_relative_to(folder.resolve())
 
 

@@ -32,7 +32,7 @@ class PushError(RuntimeError):
     """Report a push that failed: why, where the files are, and the command that pushes them later.
 
     Attributes:
-        command: the command; None where nothing was gathered yet.
+        command: the command; None if nothing was gathered yet.
     """
 
     def __init__(self, message: str, command: str | None = None):
@@ -54,7 +54,7 @@ def push_folder(
     """Push a folder that `stage` made, as one commit (or several, if the Hub's client divides a large one).
 
     The repository is created if it is missing. Weights that an earlier push left there and this one does not
-    replace are deleted. What may pass (no connection, too many requests, an error of the server) is tried again.
+    replace are deleted. A passing failure (no connection, too many requests, an error of the server) is tried again.
 
     Args:
         folder: what is pushed; it is left as it is.

@@ -1,4 +1,4 @@
-"""Diagnosis of each modality's learning state from the separability of its own features."""
+"""Diagnose each modality's learning state from the separability of its own features."""
 
 import math
 import warnings
@@ -42,28 +42,28 @@ class DiagnosisWarning(UserWarning):
 
 @dataclass(frozen=True)
 class ModalityDiagnosis:
-    """What the diagnosis found for one modality. All values are plain Python numbers and text.
+    """Hold the diagnosis of one modality, as plain Python numbers and text.
 
     Values of the estimator that was not used are None.
 
     Attributes:
         modality: its name.
         train_purity: P_D, the purity of the training part's clusters.
-        val_purity: P_V, the purity of the diagnosing part's clusters.
+        val_purity: P_V, the purity of the held-out part's clusters.
         gap: g = |P_D - P_V|, or the signed difference of the separabilities.
         alpha: strength of the re-learning in [0, 1]: tanh(lambda * g), or tanh(lambda * (gap - standard error)), 0 if
             the gap is smaller than its error.
         train_chance_purity: purity of the training part's clusters with permuted labels.
-        val_chance_purity: the same for the diagnosing part.
+        val_chance_purity: the same for the held-out part.
         train_size: number of training samples looked at.
-        val_size: number of diagnosing samples looked at.
+        val_size: number of held-out samples looked at.
         estimator: "purity" or "separability".
         train_separability: s_D, the mean leave-one-out probability of the own class on the training part.
-        val_separability: s_V, the same on the diagnosing part.
+        val_separability: s_V, the same on the held-out part.
         standard_error: of the gap of the separabilities.
-        chance: separability of features that know nothing of the classes.
+        chance: separability of features without information about the classes.
         separator: what tells the classes apart best, "centres" or "ridge PENALTY".
-        memorised: share of what was learnt that does not hold on the diagnosing part.
+        memorised: share of what was learnt that does not hold on the held-out part.
         memorised_error: its standard error.
     """
 
@@ -101,9 +101,9 @@ def diagnose(
     max_samples: int | None = None,
     nonfinite: Literal["raise", "skip"] = "raise",
 ) -> dict[str, ModalityDiagnosis]:
-    """Diagnoses the learning state of every modality (section 3.2 of arXiv 2407.09705).
+    """Diagnose the learning state of every modality (section 3.2 of arXiv 2407.09705).
 
-    With the purity, as published, the training part and the diagnosing part of each modality are scaled to [-1, 1] by
+    With the purity, as published, the training part and the held-out part of each modality are scaled to [-1, 1] by
     their own minimum and maximum and clustered with K-means; the gap of the two purities gives the strength of the
     re-learning. The defaults are the reference settings. float32 and float64 features are clustered as they are,
     16-bit floats in float32. With the separability, the gap and its standard error come from `separability`, and the
@@ -116,14 +116,14 @@ def diagnose(
     Args:
         train_features: modality -> features of the training part, shape (n_train, d_m): tensors or arrays.
         train_labels: classes of the training part, any integers, shape (n_train,).
-        val_features: modality -> features of the diagnosing part, shape (n_val, d_m); the same modalities.
-        val_labels: classes of the diagnosing part, shape (n_val,).
+        val_features: modality -> features of the held-out part, shape (n_val, d_m); the same modalities.
+        val_labels: classes of the held-out part, shape (n_val,).
         num_classes: number of clusters, >= 1. The separability counts the classes that occur.
         relearn_lambda: lambda in alpha = tanh(lambda * gap), >= 0.
         seed: of K-means, of the sampling and of the permutations behind the chance purity, 0 to 2**32 - 1.
         estimator: "purity" or "separability".
         sampling: of the purity; "all" clusters every sample, "matched" first draws a stratified part of the training
-            samples, as large as the diagnosing part, so that chance lifts both purities alike.
+            samples, as large as the held-out part, so that chance lifts both purities alike.
         n_init: number of K-means starts, the best of which counts, >= 1.
         max_samples: if given, at most so many samples (stratified) of each part are looked at, >= 1. The separability
             keeps at least 20 training samples of each class, and twice as many as diagnosing ones.
@@ -140,7 +140,7 @@ def diagnose(
     Warns:
         DiagnosisWarning: all features of a modality are the same; a few outliers decide the scale of a dimension.
             With the purity: a part has fewer samples than classes (it is then clustered into as many clusters as it
-            has samples); classes are absent from the diagnosing part; chance alone explains most of a gap. With the
+            has samples); classes are absent from the held-out part; chance alone explains most of a gap. With the
             separability: a standard error above 0.05; fewer than 5 training samples in a third of the classes.
     """
     _check_settings(num_classes, n_init, max_samples, sampling=sampling, estimator=estimator, nonfinite=nonfinite)
@@ -212,7 +212,7 @@ class _Part:
         self.features[modality] = matrix
 
     def taken(self, values: np.ndarray) -> np.ndarray:
-        """The rows that are diagnosed; all of them are not copied."""
+        """Return the rows that are diagnosed; not copied if these are all."""
         return values if len(self.rows) == len(values) else values[self.rows]
 
 
@@ -274,7 +274,7 @@ def _by_separability(modality: str, train: _Part, val: _Part, relearn_lambda: fl
 
 
 def _spread_messages(modality: str, part: _Part) -> list[str]:
-    """Names a dead encoder, and dimensions whose scale a few outliers decide."""
+    """Name a dead encoder, and dimensions whose scale a few outliers decide."""
     spread, where = part.spreads[modality], f"modality {modality!r}, {part.name} part"
     if spread.dead:
         return [
@@ -290,7 +290,7 @@ def _spread_messages(modality: str, part: _Part) -> list[str]:
 
 
 def _class_messages(train: _Part, val: _Part, num_classes: int) -> list[str]:
-    """Names classes that the diagnosing part lacks, and a part with fewer samples than clusters."""
+    """Name classes that the held-out part lacks, and a part with fewer samples than clusters."""
     messages = []
     absent = np.setdiff1d(train.labels, np.append(val.labels, UNLABELLED))
     if len(absent):
@@ -308,7 +308,7 @@ def _class_messages(train: _Part, val: _Part, num_classes: int) -> list[str]:
 
 
 def _few_samples_messages(train: _Part, val: _Part) -> list[str]:
-    """Says that many classes are too small to be judged."""
+    """Say that many classes are too small to be judged."""
     classes = np.union1d(train.labels[train.rows], val.labels[val.rows])
     counts = np.unique(train.labels[train.rows], return_counts=True)[1]
     few = len(classes) - int((counts >= _FEW_SAMPLES).sum())
@@ -321,7 +321,7 @@ def _few_samples_messages(train: _Part, val: _Part) -> list[str]:
 
 
 def _chance_gap_messages(diagnoses: Mapping[str, ModalityDiagnosis]) -> list[str]:
-    """Names the gaps at least half of which chance gives as well, with the same sign.
+    """Name the gaps at least half of which chance gives as well, with the same sign.
 
     Chance lifts only what the features do not separate: of purity P over a floor c, the share (P - c) / (1 - c) is
     separability, and the rest of a difference between two floors remains in the gap.

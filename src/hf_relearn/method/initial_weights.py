@@ -371,6 +371,6 @@ def _checksum(tensors: Mapping[str, torch.Tensor], layout: Mapping[str, Any]) ->
 
 
 def _version(path: Path) -> tuple[int, int, int]:
-    """What changes if a file is written again."""
+    """Return a stamp that changes if a file is written again."""
     found = path.stat()
     return found.st_size, found.st_mtime_ns, found.st_ino

@@ -1,4 +1,4 @@
-"""Linear probe: how good a modality's features are by themselves."""
+"""Fit a linear probe on the features of one modality."""
 
 import warnings
 from typing import Any
@@ -18,7 +18,7 @@ _MAX_TRAIN_SAMPLES = 10_000
 def linear_probe_accuracy(
     train_features: Any, train_labels: Any, val_features: Any, val_labels: Any, *, seed: int = 0
 ) -> float:
-    """Accuracy of a logistic regression on features, fitted on the training part and scored on the other.
+    """Return the accuracy of a logistic regression on features, fitted on the training part and scored on the other.
 
     Features are standardised by the training part's mean and deviation; the fit is L2-regularised (C = 1), stops
     after 100 iterations at most, and runs on one thread, so that the result does not depend on how many there are.

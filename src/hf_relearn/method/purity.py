@@ -1,4 +1,4 @@
-"""Purity: how well clusters agree with classes."""
+"""Measure how well clusters agree with classes."""
 
 import warnings
 from typing import Any
@@ -37,7 +37,7 @@ def purity_score(labels: Any, clusters: Any) -> float:
 
 
 def chance_purity(labels: Any, clusters: Any, seed: int = 0) -> float:
-    """Purity that the same clusters reach with permuted labels, the mean of ten seeded permutations.
+    """Return the purity that the same clusters reach with permuted labels, the mean of ten seeded permutations.
 
     This is the floor that the sizes of clusters and classes alone give: it grows with the number of clusters and
     falls with the number of samples. Uses a generator of its own.
@@ -65,7 +65,7 @@ def chance_purity(labels: Any, clusters: Any, seed: int = 0) -> float:
 def cluster_purity(
     features: np.ndarray, labels: np.ndarray, num_classes: int, seed: int, n_init: int
 ) -> tuple[float, float]:
-    """Purity of the K-means clusters of one part's features, and that of the same clusters by chance."""
+    """Return the purity of the K-means clusters of one part's features, and that of the same clusters by chance."""
     scaled = MinMaxScaler((-1, 1)).fit_transform(features)
     # The scaled features are a copy already, so K-means need not make its own; the clusters are the same to the bit.
     kmeans = KMeans(n_clusters=min(num_classes, len(scaled)), random_state=seed, n_init=n_init, copy_x=False)
@@ -77,12 +77,12 @@ def cluster_purity(
 
 
 def _codes(names: np.ndarray) -> np.ndarray:
-    """Numbers the distinct names from 0."""
+    """Number the distinct names from 0."""
     return np.unique(names, return_inverse=True)[1].astype(np.int64)
 
 
 def _coded_purity(labels: np.ndarray, clusters: np.ndarray) -> float:
-    """Purity of codes from 0; counts only pairs that occur, so many classes times many clusters cost no memory."""
+    """Compute purity from codes; counts only pairs that occur, so many classes times many clusters cost no memory."""
     num_labels = int(labels.max()) + 1
     pairs, counts = np.unique(clusters * num_labels + labels, return_counts=True)
     largest = np.zeros(int(clusters.max()) + 1, dtype=np.int64)

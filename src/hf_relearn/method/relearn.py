@@ -144,7 +144,7 @@ def _move_(
 def _chunks(
     targets: Mapping[str, torch.Tensor], initial: Mapping[str, torch.Tensor], kind: str
 ) -> Iterator[tuple[ShardGroups, list[torch.Tensor], list[torch.Tensor]]]:
-    """Matching pieces of one type, device and division: parts of a large tensor, or many small ones together."""
+    """Yield matching pieces of one type, device and division: parts of a large tensor, or many small ones together."""
     pieces: list[torch.Tensor] = []
     toward: list[torch.Tensor] = []
     key: tuple[ShardGroups, torch.dtype, torch.device] | None = None
@@ -201,7 +201,7 @@ def _check_shape(name: str, target: torch.Tensor, shape: tuple[int, ...], kind: 
 
 
 def _fetch(initial: Mapping[str, torch.Tensor], name: str, target: torch.Tensor, kind: str) -> torch.Tensor:
-    """The initial value of what this process holds of `target`."""
+    """Return the initial value of this process's part of `target`."""
     if not is_sharded(target):
         source = initial[name]
         _check_shape(name, target, source.shape, kind)

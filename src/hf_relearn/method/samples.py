@@ -24,14 +24,14 @@ class NonFiniteFeaturesError(ValueError):
 
 
 def label_vector(labels: Any, name: str = "labels") -> np.ndarray:
-    """Turns class or cluster names into a vector of integers, without changing the input.
+    """Turn class or cluster names into a vector of integers, without changing the input.
 
     Args:
         labels: integers (any, also negative ones) or booleans, shape (n,), n >= 1: tensor, array or sequence.
         name: what to call them in an error message.
 
     Returns:
-        An integer array of shape (n,); the caller's own memory where no conversion was needed.
+        An integer array of shape (n,); the caller's own memory if no conversion was needed.
 
     Raises:
         ValueError: not one-dimensional, empty, or not integers.
@@ -49,7 +49,7 @@ def label_vector(labels: Any, name: str = "labels") -> np.ndarray:
 
 
 def feature_matrix(features: Any, name: str = "features") -> np.ndarray:
-    """Turns the features of one modality into a floating-point matrix of finite numbers.
+    """Turn the features of one modality into a floating-point matrix of finite numbers.
 
     float32 and float64 keep their type, 16-bit floats become float32, integers become float64: the types in which
     scikit-learn scales and clusters.
@@ -114,7 +114,7 @@ class Spread:
         return not self.deviation.any()
 
     def clipped(self, values: np.ndarray) -> np.ndarray:
-        """A copy in float64, moved into the range in dimensions with outliers."""
+        """Return a copy in float64, moved into the range in dimensions with outliers."""
         copy = values.astype(np.float64)
         columns = np.flatnonzero(self.outliers)
         if len(columns):
@@ -144,7 +144,7 @@ def measure_spread(matrix: np.ndarray, rows: np.ndarray) -> Spread:
 
 
 def _plain_spread(matrix: np.ndarray, rows: np.ndarray, precision: float) -> Spread:
-    """The spread with outliers, a piece at a time."""
+    """Return the spread with outliers, a piece at a time."""
     width = matrix.shape[1]
     step = max(1, _PIECE // width)
     pieces = [rows[start : start + step] for start in range(0, len(rows), step)]
@@ -168,7 +168,7 @@ def _plain_spread(matrix: np.ndarray, rows: np.ndarray, precision: float) -> Spr
 
 
 def _without_outliers(values: np.ndarray) -> tuple[float, float] | None:
-    """The range of the values that are not outliers; None if there is not one."""
+    """Return the range of the values that are not outliers; None if there is not one."""
     near = np.abs(values - np.median(values)) <= _BIN / 2 * (values.max() - values.min())
     if near.all() or (~near).sum() > max(1, _OUTLIERS * len(values)):
         return None
@@ -186,15 +186,15 @@ def diagnosed_rows(
     enough: int | None = None,
     seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Decides which samples of the training part and of the diagnosing part are diagnosed.
+    """Decide which samples of the training part and of the held-out part are diagnosed.
 
     Samples with the label -100 have no class and are left out. `max_samples` bounds both parts by a stratified draw.
-    For the separability the training part keeps at least twice as many samples as the diagnosing part, and 20 of each
+    For the separability the training part keeps at least twice as many samples as the held-out part, and 20 of each
     class that has so many; `enough` draws no more of them than these rules ask for. For the purity,
     `sampling="matched"` draws no more training samples than diagnosing ones.
 
     Returns:
-        Sorted positions in the training part, and in the diagnosing part.
+        Sorted positions in the training part, and in the held-out part.
 
     Raises:
         ValueError: one part has no labelled sample, or `max_samples` is below 1.
@@ -223,7 +223,7 @@ def diagnosed_rows(
 
 
 def stratified_indices(labels: Any, size_or_fraction: int | float, seed: int = 0, *, least: int = 0) -> np.ndarray:
-    """Draws samples without replacement so that every class keeps its share (largest remainder).
+    """Draw samples without replacement so that every class keeps its share (largest remainder).
 
     Args:
         labels: class of each sample, integers of shape (n,).
@@ -253,7 +253,7 @@ def stratified_indices(labels: Any, size_or_fraction: int | float, seed: int = 0
 
 
 def stratified_split(labels: Any, fraction: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Splits samples into those that stay in training and a stratified part that is held out.
+    """Split samples into those that stay in training and a stratified part that is held out.
 
     Every class keeps at least one sample in training, so a class with a single sample is never held out.
 
@@ -296,7 +296,7 @@ def _fraction_to_size(fraction: float, total: int, name: str, *, allow_all: bool
 def _proportional_shares(
     weights: np.ndarray, capacity: np.ndarray, size: int, generator: np.random.Generator
 ) -> np.ndarray:
-    """Whole shares of `size` in proportion to `weights`, none above `capacity`, by largest remainder."""
+    """Return whole shares of `size` in proportion to `weights`, none above `capacity`, by largest remainder."""
     total = int(weights.sum())
     shares = np.minimum(weights * size // total, capacity)
     remainders = weights * size % total
@@ -309,7 +309,7 @@ def _proportional_shares(
 
 
 def _draw(classes: np.ndarray, shares: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Positions of the first `shares[c]` samples of each class c in a random order of all samples."""
+    """Return the positions of the first `shares[c]` samples of each class c in a random order of all samples."""
     shuffled = generator.permutation(len(classes))
     by_class = shuffled[np.argsort(classes[shuffled], kind="stable")]
     counts = np.bincount(classes, minlength=len(shares))

@@ -1,4 +1,4 @@
-"""Leave-one-out separability: how well features tell classes apart, on samples seen in training and on others."""
+"""Measure how well features tell classes apart, leaving one out, on training samples and on held-out ones."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,9 +22,9 @@ class Separability:
     Attributes:
         train: mean probability of the own class over the training samples, each scored without itself.
         val: the same over the held-out samples, each scored without one training sample of its class.
-        gap: `train - val`, signed; 0 is expected where nothing is over-fitted.
+        gap: `train - val`, signed; 0 is expected if nothing is over-fitted.
         standard_error: of the gap.
-        chance: 1 / `num_classes`, the separability of features that know nothing of the classes.
+        chance: 1 / `num_classes`, the separability of features without information about the classes.
         memorised: share of what was learnt on the training part that does not hold on the held-out part.
         memorised_error: its standard error.
         separator: "centres" or "ridge PENALTY", the one that suits the training part best.
@@ -60,7 +60,7 @@ def separability(
     max_samples: int | None = None,
     seed: int = 0,
 ) -> Separability:
-    """Measures how well one modality's features tell classes apart in training and on held-out samples.
+    """Measure how well one modality's features tell classes apart in training and on held-out samples.
 
     A closed-form separator of the training part, the nearest class centre or a ridge regression, gives each sample
     the probability of its own class. Every training sample is scored without itself. Every held-out sample is scored
@@ -99,7 +99,7 @@ def measure_separability(
     val_rows: np.ndarray,
     spread: Spread,
 ) -> Separability:
-    """Measures the separability of checked features on given rows; `spread` is that of the training rows.
+    """Measure the separability of checked features on given rows; `spread` is that of the training rows.
 
     Raises:
         ValueError: dimensions that differ, or no class has two training samples and a held-out one.
@@ -165,7 +165,7 @@ def measure_separability(
 
 
 def _partners(y: np.ndarray, z: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """The training sample of its own class without which each held-out sample is scored."""
+    """Return the training sample of its own class without which each held-out sample is scored."""
     by_class, starts = np.argsort(y, kind="stable"), np.cumsum(sizes) - sizes
     order, counts = np.argsort(z, kind="stable"), np.bincount(z, minlength=len(sizes))
     place = np.empty(len(z), dtype=np.int64)
@@ -179,7 +179,7 @@ def _class_means(scores: np.ndarray, codes: np.ndarray, num_classes: int) -> np.
 
 
 def _error_variance(scores: np.ndarray, codes: np.ndarray, weights: np.ndarray, gap: float) -> float:
-    """Variance of a part's class-weighted mean."""
+    """Return the variance of a part's class-weighted mean."""
     n, counts = len(scores), np.bincount(codes, minlength=len(weights))
     within = float(((scores - _class_means(scores, codes, len(weights))[codes]) ** 2).sum())
     freedom = n - int(np.count_nonzero(counts))

@@ -65,12 +65,12 @@ class Centres:
         self.temperatures = max(self._scatter / x.width, 1e-6) * np.logspace(-1, 4, 21)
 
     def _scores(self, rows: np.ndarray) -> np.ndarray:
-        """Half of the squared distance to each centre, negative."""
+        """Return half of the squared distance to each centre, negative."""
         squares = np.einsum("ij,ij->i", rows, rows)
         return rows @ self._centres.T - self._norms / 2 - squares[:, None] / 2
 
     def _with_own(self, scores: np.ndarray, y: np.ndarray, own: np.ndarray) -> np.ndarray:
-        """The scores without the centres' sampling noise; those of the own classes are replaced."""
+        """Return the scores without the centres' sampling noise; those of the own classes are replaced."""
         scores += self._scatter / self._sizes / 2
         scores[:, self._absent] = -np.inf
         scores[np.arange(len(y)), y] = own + self._scatter / (self._sizes[y] - 1) / 2
@@ -121,7 +121,7 @@ class _Components:
 
 
 def _kept(scatter: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The eigenvalues that are not negligible, and their eigenvectors."""
+    """Return the eigenvalues that are not negligible, and their eigenvectors."""
     eigenvalues, vectors = np.linalg.eigh(scatter)
     kept = eigenvalues > _NEGLIGIBLE * eigenvalues[-1]
     return eigenvalues[kept], vectors[:, kept]
@@ -139,7 +139,7 @@ class Ridge:
         self._shrinkage = shrinkage.astype(np.float32)
 
     def _residuals(self, a: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Centred targets of training samples, and what a fit without each sample leaves of them."""
+        """Return the centred targets of training samples, and what a fit without each sample leaves of them."""
         targets = np.tile(-self._components.shares, (len(y), 1))
         targets[np.arange(len(y)), y] += 1
         leverage = np.minimum((a * a) @ self._shrinkage + 1 / self._components.size, 1 - _NEGLIGIBLE)
@@ -159,7 +159,7 @@ class Ridge:
 def most_likely(
     x: Standardised, y: np.ndarray, sizes: np.ndarray, counted: np.ndarray
 ) -> tuple[Centres | Ridge, float]:
-    """The separator and the temperature under which the training part's own classes are most likely."""
+    """Return the separator and the temperature under which the training part's own classes are most likely."""
     rows = counted
     if len(counted) > _LIKELIHOOD_ROWS:
         rows = np.random.default_rng(0).choice(counted, _LIKELIHOOD_ROWS, replace=False)
@@ -193,7 +193,7 @@ def _class_sums(x: Standardised, y: np.ndarray, num_classes: int) -> tuple[np.nd
 
 
 def own_probability(scores: np.ndarray, y: np.ndarray, temperature: float) -> np.ndarray:
-    """Softmax of the scores over the temperature, at each sample's own class."""
+    """Return the softmax of the scores over the temperature, at each sample's own class."""
     own = scores[np.arange(len(y)), y][:, None]
     with np.errstate(over="ignore"):
         return 1 / np.exp((scores - own) / temperature).sum(axis=1)

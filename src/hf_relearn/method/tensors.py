@@ -14,12 +14,12 @@ ShardGroups = tuple[tuple[str, Any], ...]
 
 
 def is_sharded(tensor: torch.Tensor) -> bool:
-    """Whether a tensor is a `DTensor`, so that this process may hold a part of it only."""
+    """Check whether a tensor is a `DTensor`, so that this process may hold a part of it only."""
     return _DISTRIBUTED and isinstance(tensor, DTensor)
 
 
 def local_part(tensor: torch.Tensor) -> torch.Tensor:
-    """What this process holds of a tensor, sharing its memory: the tensor itself where it is not sharded."""
+    """Return this process's part of a tensor, sharing its memory: the tensor itself if it is not sharded."""
     if not is_sharded(tensor):
         return tensor
     with torch.no_grad():
@@ -27,7 +27,7 @@ def local_part(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def whole_tensor(tensor: torch.Tensor) -> torch.Tensor:
-    """The whole of a tensor. If it is sharded, its parts are gathered: every process has to call this."""
+    """Return the whole of a tensor. If it is sharded, its parts are gathered: every process has to call this."""
     if not is_sharded(tensor):
         return tensor
     assert isinstance(tensor, DTensor)
@@ -36,7 +36,7 @@ def whole_tensor(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def local_index(name: str, tensor: torch.Tensor) -> tuple[slice, ...]:
-    """Where in the whole of a sharded tensor the part of this process lies; nothing is communicated.
+    """Locate this process's part in the whole of a sharded tensor; nothing is communicated.
 
     Raises:
         ValueError: the tensor is divided in another way than into runs of rows (or columns); names it.
@@ -59,7 +59,7 @@ def local_index(name: str, tensor: torch.Tensor) -> tuple[slice, ...]:
 
 
 def shard_groups(tensor: torch.Tensor) -> ShardGroups:
-    """The process groups over which the parts of a tensor are spread, each with the type of its device."""
+    """Return the process groups over which the parts of a tensor are spread, each with the type of its device."""
     if not is_sharded(tensor):
         return ()
     assert isinstance(tensor, DTensor)
@@ -69,7 +69,7 @@ def shard_groups(tensor: torch.Tensor) -> ShardGroups:
 
 
 def summed(values: list[float], groups: ShardGroups) -> list[float]:
-    """Sums a few numbers over process groups, one after the other; every process of them has to call this."""
+    """Sum a few numbers over process groups, one after the other; every process of them has to call this."""
     for device, group in groups:
         total = torch.tensor(values, dtype=torch.float64, device=device)
         torch.distributed.all_reduce(total, group=group)
@@ -78,14 +78,14 @@ def summed(values: list[float], groups: ShardGroups) -> list[float]:
 
 
 def said_by_first_process(value: Any) -> Any:
-    """The first process's value, on every process; every process has to call this."""
+    """Return the first process's value, on every process; every process has to call this."""
     values = [value]
     torch.distributed.broadcast_object_list(values, src=0)
     return values[0]
 
 
 def reshard_(module: nn.Module) -> None:
-    """Makes sure that a module's parameters can be stored and moved, part by part where they are sharded.
+    """Make sure that a module's parameters can be stored and moved, part by part if they are sharded.
 
     After a forward pass without a backward pass the root module of FSDP2 keeps whole parameters, copies whose change
     would be lost: it gets its shards back. To be called with the root, since FSDP2 knows of them there.
@@ -127,7 +127,7 @@ def _unknown_division(name: str, tensor: torch.Tensor) -> str:
 
 
 def floating_buffers(module: nn.Module) -> dict[str, torch.Tensor]:
-    """Persistent floating-point buffers of a module by their full names, shared ones once."""
+    """Return persistent floating-point buffers of a module by their full names, shared ones once."""
     non_persistent = {
         f"{prefix}.{name}" if prefix else name
         for prefix, child in module.named_modules(remove_duplicate=False)
@@ -143,7 +143,7 @@ def floating_buffers(module: nn.Module) -> dict[str, torch.Tensor]:
 def stored_tensors(
     module: nn.Module, prefixes: list[str] | None, include_buffers: bool
 ) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Tensors of a module to store by their first names, and further names of the same parameters -> first names.
+    """Collect a module's tensors to store by their first names, and further names -> first names.
 
     Args:
         module: the whole model.

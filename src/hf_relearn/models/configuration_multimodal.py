@@ -70,7 +70,7 @@ ARCHITECTURES = ("transformer", "mlp")
 
 
 class FeaturesConfig(PreTrainedConfig):
-    """Configuration of `FeaturesModel`.
+    """Configure `FeaturesModel`.
 
     Args:
         input_size: width of the features, one value per dimension; it has no default.
@@ -125,7 +125,7 @@ if FeaturesConfig.model_type not in CONFIG_MAPPING:
 
 @dataclass
 class ModalityConfig:
-    """What the model has to know of one modality.
+    """Configure one modality of a model.
 
     Args:
         backbone_config: configuration of the backbone; a dictionary with a `model_type` is turned into one.
@@ -138,7 +138,7 @@ class ModalityConfig:
         num_frames: images per sample. With more than one, an image backbone sees each of them and the features are
             averaged over the frames (as in the paper). For a video backbone, the length of its clips.
         probe: which of the inputs that `probes` makes for this backbone's configuration it takes.
-        pretrained: whether the backbone started from trained weights; None where that is not known.
+        pretrained: whether the backbone started from trained weights; None if that is not known.
         base_model: Hub id that these weights came from, for the model card; None for random weights, local folders
             and model objects that do not say.
         base_model_revision: commit hash of that repository.
@@ -187,7 +187,7 @@ UNIMODAL_LOSS_WEIGHTS = {"balanced": 1.0, "paper": 0.0, "heads": 1.0}
 
 
 class MultimodalConfig(PreTrainedConfig):
-    """Configuration of `MultimodalModel` and `MultimodalForClassification`.
+    """Configure `MultimodalModel` and `MultimodalForClassification`.
 
     Args:
         modalities: modality name -> `ModalityConfig` (or its dictionary), in the order of fusion. A name is a Python

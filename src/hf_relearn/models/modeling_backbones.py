@@ -1,4 +1,4 @@
-"""Getting backbones from what a user hands over: a Hub id, a folder, a configuration or a model object."""
+"""Get backbones from what a user hands over: a Hub id, a folder, a configuration or a model object."""
 
 import copy
 import inspect
@@ -27,7 +27,7 @@ from .modeling_weights import check_weights
 
 
 def origin(source: Any, model: PreTrainedModel, backbone_kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Where a backbone's weights came from, as fields of `ModalityConfig`. Nothing of a local path is kept.
+    """Name the source of a backbone's weights as fields of `ModalityConfig`. A local path is not kept.
 
     Args:
         source: what `from_backbones` was given: a Hub id, a folder, a configuration or a model object.
@@ -49,7 +49,7 @@ def origin(source: Any, model: PreTrainedModel, backbone_kwargs: Mapping[str, An
 
 
 def _cached_commit(name: str, file: str, backbone_kwargs: Mapping[str, Any]) -> str | None:
-    """The commit of a repository whose file was just read from the cache; None if the cache does not have it."""
+    """Find the commit of a repository whose file was just read from the cache; None if it is not there."""
     places = {key: backbone_kwargs[key] for key in ("cache_dir", "revision") if key in backbone_kwargs}
     try:
         path = try_to_load_from_cache(name, "/".join(filter(None, (backbone_kwargs.get("subfolder"), file))), **places)
@@ -116,7 +116,7 @@ def load_backbones(
 def load_modality(
     name: str, source: Any, options: Mapping[str, Any], backbone_kwargs: Mapping[str, Any]
 ) -> tuple[PreTrainedModel, ModalityConfig]:
-    """The backbone of one modality, without what nothing would use, and its configuration."""
+    """Return the backbone of one modality, without what nothing would use, and its configuration."""
     kind, pooling = options.get("kind"), options.get("pooling", "auto")
     model = load_backbone(source, pooling, backbone_kwargs)
     backbone = encoder_part(model, kind, name)
@@ -146,7 +146,7 @@ def build_backbone(config: PreTrainedConfig, kind: str | None, pooling: str, **k
 
 
 def backbone_skeleton(config: PreTrainedConfig, kind: str) -> PreTrainedModel:
-    """A modality's backbone without memory for its weights (on the meta device), for what its class tells.
+    """Return a modality's backbone without memory for its weights (on the meta device), for what its class tells.
 
     Args:
         config: `ModalityConfig.backbone_config`.
@@ -210,7 +210,7 @@ def _build_whole(config: PreTrainedConfig, pooling: str, **kwargs: Any) -> PreTr
             f"AutoModel knows no model for {type(config).__name__}; if it is that of a tower, name "
             "the tower's class in its `architectures`, or hand over a model object"
         )
-    # A configuration that names code of a repository is no permission to run it.
+    # A configuration that names code of a repository is not a permission to run it.
     return AutoModel.from_config(config, trust_remote_code=False, **kwargs, **pooling_layer)
 
 
@@ -234,7 +234,7 @@ def missing_registrations(config: PreTrainedConfig, model_class: str = "YourMode
 
 
 def _class_by_name(config: PreTrainedConfig) -> type[PreTrainedModel] | None:
-    """The class that a configuration names, where AutoModel knows none for it (most towers of two-tower models)."""
+    """Find the class that a configuration names, if AutoModel knows none for it (most towers of two-tower models)."""
     if MODEL_MAPPING.get(type(config), None) is not None:
         return None
     for name in config.architectures or ():
@@ -245,7 +245,7 @@ def _class_by_name(config: PreTrainedConfig) -> type[PreTrainedModel] | None:
 
 
 def _rebuilding_config(model: PreTrainedModel, backbone: PreTrainedModel, kind: str) -> PreTrainedConfig:
-    """The configuration from which `build_backbone` makes this backbone again: its own, or else the whole model's.
+    """Find the configuration that `build_backbone` makes this backbone from: its own, or the whole model's.
 
     Raises:
         ValueError: if neither does.
@@ -282,7 +282,7 @@ def _check_apart(backbones: Mapping[str, PreTrainedModel]) -> None:
 
 
 def _drop_unused_parts(backbone: PreTrainedModel, pooling: str) -> None:
-    """Take off what would never get a gradient, where the backbone can do without: pooling layers, predictors."""
+    """Take off what would never get a gradient, if the backbone can do without: pooling layers, predictors."""
     optional = "add_pooling_layer" in inspect.signature(type(backbone).__init__).parameters
     used = pooling == "pooler" or (pooling == "auto" and not has_dense_pooler(backbone))
     if optional and not used and getattr(backbone, "pooler", None) is not None:

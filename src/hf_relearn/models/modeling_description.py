@@ -1,4 +1,4 @@
-"""Running a backbone on a batch of one: what it looks at, how it pools, and how wide its features are."""
+"""Run a backbone on a batch of one: what it looks at, how it pools, and how wide its features are."""
 
 from typing import Any
 
@@ -94,7 +94,7 @@ def _first_that_works(
 
 
 def _is_causal(backbone: PreTrainedModel, inputs: dict[str, Tensor]) -> bool:
-    """Whether a change of the last token leaves the states of all others as they are."""
+    """Check whether a change of the last token leaves the states of all others as they are."""
     ids = inputs["input_ids"]
     changed = {**inputs, "input_ids": torch.cat([ids[:, :-1], ids[:, :1]], dim=1)}
     names = backbone_input_names(backbone)

@@ -17,12 +17,12 @@ from .modeling_towers import backbone_input_names
 
 @dataclass
 class ModalityOutput(ModelOutput):
-    """What one modality's encoder hands to the fusion, before any modality has seen another.
+    """Hold the output of one modality's encoder, before any modality has seen another.
 
     Attributes:
         feature: (batch, d) uni-modal feature: what a diagnosis looks at, and what a late fusion joins.
         tokens: (batch, tokens, token size) states that `feature` was pooled from, for a fusion at token level.
-        token_mask: (batch, tokens) bool, True for tokens that are not padding; None where all count.
+        token_mask: (batch, tokens) bool, True for tokens that are not padding; None if all count.
     """
 
     feature: Tensor | None = None
@@ -33,7 +33,7 @@ class ModalityOutput(ModelOutput):
 class ModalityEncoder(nn.Module):
     """A backbone and its pooling: the part of the model that diagnosing & re-learning treats as one encoder.
 
-    While none of its parameters is trained, it stays in evaluation mode (no dropout, BatchNorm statistics as they
+    While its parameters are not trained, it stays in evaluation mode (no dropout, BatchNorm statistics as they
     are), whatever `train()` is asked of the model.
 
     Args:
@@ -96,7 +96,7 @@ class ModalityEncoder(nn.Module):
         return super().train(mode and any(parameter.requires_grad for parameter in self.parameters()))
 
     def blank_inputs(self) -> dict[str, Tensor]:
-        """Inputs of a batch of one that mean nothing (zeros, any words), for a batch in which no sample has this
+        """Make meaningless inputs of a batch of one (zeros, any words), for a batch in which no sample has this
         modality."""
         found = probes(self.backbone.config, self.backbone_input_names, self.num_frames)
         return fitted(next(inputs for index, (_, inputs) in enumerate(found) if index == self.probe), self.backbone)
@@ -108,7 +108,7 @@ class ModalityEncoder(nn.Module):
                 parameter.requires_grad_(False)
 
     def freeze(self) -> None:
-        """Train none of the parameters any more, and go to evaluation mode."""
+        """Stop training the parameters, and go to evaluation mode."""
         if self._initial_flags is None:
             self._initial_flags = {name: parameter.requires_grad for name, parameter in self.named_parameters()}
         self.requires_grad_(False)
@@ -144,7 +144,7 @@ def run_backbone(
 
 
 def fitted(inputs: Mapping[str, Tensor], backbone: PreTrainedModel) -> dict[str, Tensor]:
-    """Those inputs that a backbone takes, on its device and in the type of its weights."""
+    """Return those inputs that a backbone takes, on its device and in the type of its weights."""
     names = backbone_input_names(backbone)
     return {
         name: value.to(backbone.device, backbone.dtype if value.is_floating_point() else value.dtype)
@@ -162,7 +162,7 @@ def _caching_modules(backbone: nn.Module):
 
 @torch.compiler.disable
 def _empty_caches(backbone: nn.Module) -> None:
-    """In evaluation mode such caches outlive any write to the weights (a re-learning point, a loaded checkpoint)."""
+    """Empty caches that outlive a write to the weights in evaluation mode (a re-learning step, a checkpoint)."""
     for module in _caching_modules(backbone):
         module.train()
         module.eval()

@@ -27,7 +27,7 @@ class ConcatFusion(nn.Module):
         """Fuse a batch.
 
         Args:
-            encoded: modality -> what its encoder handed over, with placeholders where it is missing.
+            encoded: modality -> what its encoder handed over, with placeholders if it is missing.
             present: modality -> (batch,) bool, True for rows that have it.
 
         Returns:
@@ -77,7 +77,7 @@ class FilmFusion(nn.Module):
 
     With h_m = W_m x_m and c_m the features of all other modalities, one after the other:
     y_m = relu((1 + γ_m(c_m)) ⊙ h_m + β_m(c_m)), γ_m and β_m linear. The fused representation holds all y_m. A single
-    modality is only projected. Placeholders take part where a modality is missing.
+    modality is only projected. Placeholders take part if a modality is missing.
     """
 
     def __init__(self, config: MultimodalConfig):
@@ -128,17 +128,17 @@ class LowRankFusion(nn.Module):
 
 
 def projections(config: MultimodalConfig, width: int) -> nn.ModuleDict:
-    """One linear layer per modality from its feature to a common width."""
+    """Return one linear layer per modality from its feature to a common width."""
     return nn.ModuleDict({name: nn.Linear(entry.feature_size, width) for name, entry in config.modalities.items()})
 
 
 def features_of(encoded: dict[str, ModalityOutput]) -> dict[str, Tensor]:
-    """modality -> (batch, d) feature."""
+    """Return each modality's (batch, d) feature."""
     return {name: output["feature"] for name, output in encoded.items()}
 
 
 def project(layers: nn.ModuleDict, encoded: dict[str, ModalityOutput]) -> dict[str, Tensor]:
-    """modality -> (batch, common width) projected feature."""
+    """Project each modality's feature to (batch, common width)."""
     return {name: layers[name](feature) for name, feature in features_of(encoded).items()}
 
 
@@ -186,8 +186,8 @@ class CustomFusion(nn.Module):
             Its weights begin as it has them.
 
     Raises:
-        ValueError: if its output on a batch of two is not (2, width), or `fused_size`, where it has one, is another.
-        TypeError: if it is no module and builds none.
+        ValueError: if its output on a batch of two is not (2, width), or `fused_size`, if it has one, is another.
+        TypeError: if it is not a module and builds none.
     """
 
     def __init__(self, config: MultimodalConfig, fusion_module: FusionModule):
@@ -220,7 +220,7 @@ def _tensors(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _probe_width(module: nn.Module, config: MultimodalConfig) -> int:
-    """Width of the fused representation, found by fusing two rows, one of them without any modality."""
+    """Return the width of the fused representation, found by fusing two rows, one of them without any modality."""
     device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
     present = {name: torch.tensor([True, False], device=device) for name in config.modalities}
     encoded = {

@@ -12,7 +12,7 @@ from .modeling_encoders import ModalityOutput
 
 
 class TokenFusion(nn.Module):
-    """What the fusions at token level share: each modality's tokens, projected to one width, and its embedding.
+    """Base of the fusions at token level: each modality's tokens, projected to one width, and its embedding.
 
     Positions are not added, since the encoders' tokens carry them. A missing modality is one placeholder token.
     """
@@ -27,7 +27,7 @@ class TokenFusion(nn.Module):
         self.norm = nn.LayerNorm(self.hidden_size)
 
     def layers(self, config: MultimodalConfig) -> nn.ModuleDict:
-        """A stack of layers per modality."""
+        """Return a stack of layers per modality."""
         options = config.fusion_kwargs
         heads, dropout = options["num_attention_heads"], options["dropout"]
         return nn.ModuleDict(
@@ -41,14 +41,14 @@ class TokenFusion(nn.Module):
         )
 
     def project(self, encoded: dict[str, ModalityOutput]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """modality -> (batch, tokens, hidden size) states, and modality -> (batch, tokens) bool mask."""
+        """Project each modality to (batch, tokens, hidden size) states with a (batch, tokens) bool mask."""
         states, masks = {}, {}
         for index, (name, layer) in enumerate(self.projections.items()):
             tokens, mask = encoded[name]["tokens"], encoded[name].token_mask
             if mask is None:
                 mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
             masks[name] = attendable(mask)
-            # What stands in the padding is no business of anybody, even if it is not finite.
+            # Values in the padding do not matter, even if they are not finite.
             tokens = tokens.masked_fill(~masks[name].unsqueeze(-1), 0)
             states[name] = layer(tokens) + self.modality_embeddings.weight[index]
         return states, masks

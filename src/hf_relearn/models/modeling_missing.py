@@ -16,14 +16,14 @@ from .modeling_encoders import ModalityEncoder, ModalityOutput
 def encode_present(encoder: ModalityEncoder, inputs: Mapping[str, Tensor], present: Tensor | None) -> ModalityOutput:
     """Encode the rows that have a modality.
 
-    Rows that lack it do not pass through the encoder, so that BatchNorm statistics hold real samples only. Where no
+    Rows that lack it do not pass through the encoder, so that BatchNorm statistics hold real samples only. If no
     row has it, one blank row does, which BatchNorm does not count, and what comes of it is never used: its gradients
     are zero, but they exist, so that processes whose batches differ stay in step (DDP, FSDP).
 
     Args:
         encoder: of the modality.
-        inputs: the backbone's inputs, of the whole batch; unused (and maybe empty) where no row has the modality.
-        present: (batch,) bool; None where all rows have it.
+        inputs: the backbone's inputs, of the whole batch; unused (and maybe empty) if no row has the modality.
+        present: (batch,) bool; None if all rows have it.
 
     Returns:
         The encoder's output for the whole batch; meaningless in rows that lack the modality.
@@ -47,7 +47,7 @@ def encode_present(encoder: ModalityEncoder, inputs: Mapping[str, Tensor], prese
 
 
 class Placeholder(nn.Module):
-    """Stands for a modality in the rows that lack it: zeros, or learnt values that begin as zeros.
+    """Stand for a modality in the rows that lack it: zeros, or learnt values that begin as zeros.
 
     Args:
         modality: its configuration; the widths are used.
@@ -64,11 +64,11 @@ class Placeholder(nn.Module):
             init.zeros_(parameter)
 
     def forward(self, output: ModalityOutput, present: Tensor | None) -> ModalityOutput:
-        """Put the placeholder where the modality is missing: as the feature, and as the only token that counts.
+        """Put the placeholder in rows that lack the modality: as the feature, and as the only token that counts.
 
         Args:
             output: what the encoder handed over.
-            present: (batch,) bool; None where all rows have the modality.
+            present: (batch,) bool; None if all rows have the modality.
         """
         feature, tokens, mask = output["feature"], output["tokens"], output.token_mask
         if present is not None:

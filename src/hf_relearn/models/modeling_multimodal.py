@@ -1,4 +1,4 @@
-"""The fusion model: encoders of transformers, one per modality, fused, with a linear classifier."""
+"""Fuse encoders of transformers, one per modality, and classify by a linear layer."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -103,7 +103,7 @@ def classification_loss(
     num_items_in_batch: Tensor | int | None = None,
     present: Tensor | None = None,
 ) -> Tensor:
-    """Cross-entropy, in float32; binary cross-entropy of every class where samples have several.
+    """Cross-entropy, in float32; binary cross-entropy of every class if samples have several.
 
     One class per sample: the mean over labelled rows, weighted by the class weight w of each row's label as in torch,
     Σ w l / Σ w. Several: the mean over all rows and classes, each class' terms times its weight. Where
@@ -120,7 +120,7 @@ def classification_loss(
             teaches its head nor makes the others count more.
 
     Returns:
-        Scalar; 0 where nothing is labelled.
+        Scalar; 0 if nothing is labelled.
 
     Raises:
         ValueError: for labels of another shape.
@@ -152,15 +152,15 @@ def classification_loss(
 
 
 class MultimodalModel(MultimodalPreTrainedModel):
-    """Encoders, one per modality, and their fusion.
+    """Encode each modality, and fuse the features.
 
     Inputs are flat keyword arguments, `{modality}_{argument of the backbone}`: `audio_input_values`,
-    `vision_pixel_values`; and `{modality}_present`, (batch,) bool, where some rows lack a modality.
+    `vision_pixel_values`; and `{modality}_present`, (batch,) bool, if some rows lack a modality.
 
     Args:
         config: the configuration.
         backbones: modality -> backbone to use in place of a new one with random weights.
-        fusion_module: the user's own fusion, where the configuration says `"custom"`.
+        fusion_module: the user's own fusion, if the configuration says `"custom"`.
     """
 
     def __init__(
@@ -240,19 +240,19 @@ class MultimodalModel(MultimodalPreTrainedModel):
     def fuse(
         self, encoded: dict[str, ModalityOutput], present: dict[str, Tensor], masks: Mapping[str, Tensor | None]
     ) -> tuple[dict[str, ModalityOutput], Tensor]:
-        """Put placeholders where a mask says so, and fuse: what was fused, and (batch, fused width)."""
+        """Put placeholders in the rows that a mask names, and fuse: what was fused, and (batch, fused width)."""
         filled = self.fill(encoded, masks)
         return filled, self.fusion(filled, present)
 
     def fill(
         self, encoded: Mapping[str, ModalityOutput], masks: Mapping[str, Tensor | None]
     ) -> dict[str, ModalityOutput]:
-        """Put placeholders where a mask says so."""
+        """Put placeholders in the rows that a mask names."""
         return {name: self.placeholders[name](output, masks[name]) for name, output in encoded.items()}
 
 
 class MultimodalForClassification(MultimodalPreTrainedModel):
-    """A `MultimodalModel` with a linear classifier on the fused representation.
+    """Classify by a linear layer on the fused representation of a `MultimodalModel`.
 
     With `config.unimodal_loss_weight` > 0 there is also one linear head per modality on its own feature, whose loss
     is added with that weight. The number of classes is that of `config.id2label`.
@@ -300,7 +300,7 @@ class MultimodalForClassification(MultimodalPreTrainedModel):
                 then the sum over this batch divided by it, so that gradient accumulation does not change it.
             output_ablations: whether to classify again with each modality alone and each left out. Encoders run once.
             detach_fusion: whether the fused loss trains fusion and classifier only; heads' losses reach encoders.
-            **inputs: `{modality}_{argument of the backbone}`, and `{modality}_present`, (batch,) bool, where rows lack
+            **inputs: `{modality}_{argument of the backbone}`, and `{modality}_present`, (batch,) bool, if rows lack
                 a modality. The inputs of one that all rows lack may be left out.
 
         Raises:

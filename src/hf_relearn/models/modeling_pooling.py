@@ -6,18 +6,18 @@ import torch
 from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
-# Masks over a backbone's input, as preprocessors call them; True or 1 where the input is not padding.
+# Masks over a backbone's input, as preprocessors call them; True or 1 if the input is not padding.
 MASK_NAMES = ("attention_mask", "pixel_attention_mask", "input_features_mask", "padding_mask")
 
 
 def tokens_of(output: ModelOutput) -> Tensor:
-    """The states of a backbone's output as (batch, tokens, d); the positions of a feature map are its tokens."""
+    """Get a backbone's states as (batch, tokens, d); the positions of a feature map are its tokens."""
     hidden = output["last_hidden_state"]
     return hidden.flatten(2).transpose(1, 2) if hidden.ndim == 4 else hidden
 
 
 def default_pooling(output: ModelOutput, backbone: nn.Module, causal: bool = False) -> str:
-    """What `"auto"` stands for.
+    """Choose the pooling that `"auto"` stands for.
 
     Args:
         output: what the backbone gives.
@@ -25,9 +25,9 @@ def default_pooling(output: ModelOutput, backbone: nn.Module, causal: bool = Fal
         causal: whether its tokens see only those before them.
 
     Returns:
-        `"last"` for a causal text backbone; `"pooler"` where pooling by a part of its own belongs to the pretrained
+        `"last"` for a causal text backbone; `"pooler"` if pooling by a part of its own belongs to the pretrained
         network (the norm of ConvNeXt, the attention head of SigLIP), which a dense layer with tanh (BERT, ViT) does
-        not, as nothing but another objective has trained it; `"cls"` where there are class tokens; `"mean"` otherwise.
+        not, as nothing but another objective has trained it; `"cls"` if there are class tokens; `"mean"` otherwise.
     """
     if causal:
         return "last"
@@ -40,7 +40,7 @@ def default_pooling(output: ModelOutput, backbone: nn.Module, causal: bool = Fal
 
 
 def has_dense_pooler(backbone: nn.Module) -> bool:
-    """Whether the backbone's pooling layer is a dense one, which starts with random weights in most checkpoints."""
+    """Check whether the backbone's pooling layer is dense: in most checkpoints such a layer has random weights."""
     pooler = getattr(backbone, "pooler", None)
     return pooler is not None and any(isinstance(module, nn.Linear) for module in pooler.modules())
 
@@ -57,11 +57,11 @@ def pool(
         output: a transformers model output with `last_hidden_state` of shape (batch, tokens, d) or, for convolutional
             backbones, (batch, d, height, width).
         pooling: `"mean"`: over tokens (where the mask is True) or positions; `"cls"`: the class token, averaged with
-            the distillation token where there is one, or the first token of a backbone that names none (BERT);
+            the distillation token if there is one, or the first token of a backbone that names none (BERT);
             `"last"`: the last token that is not padding, on whichever side the padding is; `"pooler"`: the backbone's
             own `pooler_output`; `"auto"`: see `default_pooling`.
         backbone: the backbone that made `output`.
-        token_mask: (batch, tokens) bool, True for tokens that are not padding; None where all count.
+        token_mask: (batch, tokens) bool, True for tokens that are not padding; None if all count.
 
     Raises:
         ValueError: if the pooling does not suit the output.
@@ -89,17 +89,17 @@ def pool(
 
 
 def count_class_tokens(backbone: nn.Module) -> int:
-    """Number of class (and distillation) tokens that the embeddings put before all others."""
+    """Return the number of class (and distillation) tokens that the embeddings put before all others."""
     embeddings = getattr(backbone, "embeddings", None)
     tokens = (getattr(embeddings, name, None) for name in ("cls_token", "class_embedding", "distillation_token"))
     return sum(token is not None for token in tokens)
 
 
 def token_mask(output: ModelOutput, inputs: Mapping[str, Tensor], backbone: nn.Module) -> Tensor | None:
-    """Which tokens are not padding, (batch, tokens) bool, from the backbone's output or from the mask of its inputs.
+    """Mask the padding, (batch, tokens) bool, by the backbone's output or by the mask of its inputs.
 
     The latter may count samples of a waveform or frames of a spectrogram, of which the backbone makes fewer tokens:
-    it is asked how many. Where it does not tell, a token counts if anything in its share of the input does.
+    it is asked how many. If it does not tell, a token counts if anything in its share of the input does.
     """
     hidden = output["last_hidden_state"]
     reported = getattr(output, "attention_mask", None)

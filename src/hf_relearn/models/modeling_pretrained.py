@@ -1,4 +1,4 @@
-"""What the fusion models share: how they are built from backbones, initialised, saved and loaded."""
+"""Build fusion models from backbones, initialise, save and load them."""
 
 from collections.abc import Mapping
 from copy import deepcopy
@@ -63,7 +63,7 @@ SELF_INITIALISED = (BottleneckFusion, LowRankFusion, Placeholder)
 
 
 class MultimodalPreTrainedModel(SafeWeightsMixin, PreTrainedModel):
-    """What both models share: the configuration, and properties that live in the backbones."""
+    """Base of both models: the configuration, and properties that live in the backbones."""
 
     config: MultimodalConfig
     config_class = MultimodalConfig
@@ -118,7 +118,7 @@ class MultimodalPreTrainedModel(SafeWeightsMixin, PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any):
-        """As that of transformers; what is never trained by construction (position tables) stays so."""
+        """Load as transformers does; what is never trained by construction (position tables) stays so."""
         loaded = super().from_pretrained(*args, **kwargs)
         model: Any = loaded[0] if isinstance(loaded, tuple) else loaded  # output_loading_info=True
         for encoder in model.encoders.values():
@@ -147,7 +147,7 @@ class MultimodalPreTrainedModel(SafeWeightsMixin, PreTrainedModel):
             fusion: how modalities are joined, a name in `MultimodalConfig.fusion`; or a module of the user's own, or
                 what builds one from the configuration: see `CustomFusion`. `fusion_kwargs` are its options.
             modality_options: modality name -> options of `ModalityConfig`: `kind`, `pooling`, `num_frames`; and
-                `feature_size`, `token_size`, which are found in any case, and checked where they are given.
+                `feature_size`, `token_size`, which are found in any case, and checked if they are given.
             backbone_kwargs: passed to `AutoModel.from_pretrained` (`revision`, `token`, ...); `dtype` (float32 by
                 default) and `attn_implementation` reach backbones with random weights, too. Weights are read from
                 safetensors files; `use_safetensors=False` reads others.
@@ -164,7 +164,7 @@ class MultimodalPreTrainedModel(SafeWeightsMixin, PreTrainedModel):
                 modality, a fusion or options of it that do not fit, backbones that share parameters, model objects of
                 different dtypes, or a backbone that encodes nothing known, has a head, has no part that encodes one
                 kind of input, or draws random numbers in evaluation mode.
-            TypeError: for a backbone that is nothing of what is named above.
+            TypeError: for a backbone that is not one of those above.
             OSError: if a Hub id or folder holds no model.
         """
         if preset is not None:
@@ -186,6 +186,6 @@ class MultimodalPreTrainedModel(SafeWeightsMixin, PreTrainedModel):
         return model.eval()
 
     def loading_kwargs(self) -> dict[str, Any]:
-        """What `from_pretrained` needs beside a folder that this model was saved in."""
+        """Return the arguments that `from_pretrained` needs beside the folder that this model was saved in."""
         fusion: Any = getattr(self, "multimodal", self).fusion
         return {"fusion_module": deepcopy(fusion.module)} if self.config.fusion == CUSTOM_FUSION else {}

@@ -11,9 +11,9 @@ Probe = tuple[str, dict[str, Tensor]]  # the kind of modality that such inputs s
 
 
 def probes(config: PreTrainedConfig, names: tuple[str, ...], num_frames: int | None = None) -> Iterator[Probe]:
-    """Inputs of a batch of one that a backbone may take, the likeliest first.
+    """Yield the inputs of a batch of one that a backbone may take, the likeliest first.
 
-    `dummy_inputs` of transformers holds text only, so the shapes come from the configuration; where it does not say
+    `dummy_inputs` of transformers holds text only, so the shapes come from the configuration; if it does not say
     enough, there are several.
     """
     if "input_ids" in names:

@@ -1,4 +1,4 @@
-"""Random draws that belong to one part of a model, whatever other parts it has."""
+"""Seed the random draws of one part of a model, whatever other parts it has."""
 
 import hashlib
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Which part of a model encodes a modality: all of it, the encoder of an encoder-decoder, or one of several towers."""
+"""Find the part of a model that encodes a modality: all of it, an encoder-decoder's encoder, or one of its towers."""
 
 import copy
 import inspect
@@ -23,20 +23,20 @@ _KIND_OF_INPUT = {
 
 
 def backbone_input_names(backbone: nn.Module) -> tuple[str, ...]:
-    """Names of the arguments that the backbone's forward takes."""
+    """Return the names of the arguments that the backbone's forward takes."""
     parameters = inspect.signature(backbone.forward).parameters.values()
     fixed = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
     return tuple(parameter.name for parameter in parameters if parameter.kind not in fixed)
 
 
 def input_kinds(backbone: nn.Module) -> list[str]:
-    """The kinds of modality that a model's inputs belong to, in alphabetical order; video backbones that take
+    """Return the kinds of modality that a model's inputs belong to, in alphabetical order; video backbones that take
     `pixel_values` are told from image backbones only by running them."""
     return sorted({_KIND_OF_INPUT[name] for name in backbone_input_names(backbone) if name in _KIND_OF_INPUT})
 
 
 def shared_parameter(modules: Mapping[str, nn.Module]) -> tuple[str, str, str] | None:
-    """A parameter that two of some modules share, which no strength of its own could re-learn.
+    """Return a parameter that two of some modules share, which no strength of its own could re-learn.
 
     Returns:
         Names of the first module, of the second, and of the parameter in the second; None if there is none.
@@ -51,7 +51,7 @@ def shared_parameter(modules: Mapping[str, nn.Module]) -> tuple[str, str, str] |
 
 
 def encoder_part(model: PreTrainedModel, kind: str | None = None, name: str | None = None) -> PreTrainedModel:
-    """The part of a model that turns one modality into states, without the rest.
+    """Return the part of a model that turns one modality into states, without the rest.
 
     Args:
         model: a model of transformers.

@@ -1,4 +1,4 @@
-"""Reading weights from safetensors files only, whatever an index, an adapter or a configuration names."""
+"""Read weights from safetensors files only, whatever an index, an adapter or a configuration names."""
 
 import json
 import os
@@ -144,7 +144,7 @@ def _check_adapter(source: str, path: str, places: dict[str, Any]) -> None:
 
 
 def _find(source: str, name: str, places: dict[str, Any]) -> str | None:
-    """The file of a folder or repository, or None."""
+    """Return the file of a folder or repository, or None."""
     if os.path.isdir(source):
         path = os.path.join(source, places.get("subfolder", ""), name)
         return path if os.path.isfile(path) else None

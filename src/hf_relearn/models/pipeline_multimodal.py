@@ -24,7 +24,7 @@ _KEYS_OF_KIND = {"vision": ("image", "vision"), "audio": ("audio",), "text": ("t
 
 
 class MultimodalClassificationPipeline(Pipeline):
-    """Labels and scores of samples that are given as files, addresses, arrays or texts.
+    """Classify samples that are given as files, addresses, arrays or texts.
 
     `pipeline("multimodal-classification", model=repo)` makes one. A sample is a mapping from modality to raw value:
     what `MultimodalProcessor` takes, or an `http://` or `https://` address of a sound, picture or video. Keys are the
@@ -128,7 +128,7 @@ class MultimodalClassificationPipeline(Pipeline):
         forward_params: dict[str, Any],
         postprocess_params: dict[str, Any],
     ) -> Iterator[Any]:
-        """The stages of the pipeline, one after the other. Samples are numbered, so that errors can name them."""
+        """Chain the stages of the pipeline. Samples are numbered, so that errors can name them."""
         dataset: Any
         if hasattr(inputs, "__len__"):
             dataset = PipelineDataset(_Numbered(inputs), self.preprocess, preprocess_params)
@@ -297,7 +297,7 @@ class MultimodalClassificationPipeline(Pipeline):
         return sample, others
 
     def modality_of(self, key: Any) -> str | None:
-        """The modality that a sample's key names, by its name or as the only one of its kind."""
+        """Return the modality that a sample's key names, by its name or as the only one of its kind."""
         modalities = self.model.config.modalities
         if key in modalities:
             return key
@@ -332,7 +332,7 @@ def _vector(columns: Sequence[str], values: Sequence[Any]) -> list[float] | None
 
 
 def _fetched(value: Any, timeout: float, allow_private_addresses: bool) -> Any:
-    """A value, or the content of each address in it, in the form in which data sets hold files."""
+    """Return a value, or the content of each address in it, in the form in which data sets hold files."""
     if isinstance(value, (list, tuple)):
         return [_fetched(item, timeout, allow_private_addresses) for item in value]
     if not is_address(value):

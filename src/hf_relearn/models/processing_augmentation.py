@@ -1,4 +1,4 @@
-"""Augmentation of raw images and sounds, for training batches only."""
+"""Augment raw images and sounds, for training batches only."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from PIL import Image
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What training batches get and evaluation never does. Draws from torch's global generator, which
+    """Augment training batches, never evaluation. Draws from torch's global generator, which
     `MultimodalRelearnTrainer` seeds for every training batch by seed, epoch and rows: a resumed run draws what the
     uninterrupted one would have drawn, also in the middle of an epoch and with worker processes.
 

@@ -32,7 +32,7 @@ INPUT_TYPES: dict[str, type] = {
 
 
 def audio_settings(backbone: PreTrainedConfig, main_input: str) -> dict[str, Any]:
-    """Settings of a feature extractor of transformers, with its class name under `feature_extractor_type`.
+    """Return the settings of a feature extractor of transformers, with its class name under `feature_extractor_type`.
 
     Args:
         backbone: the backbone's configuration.
@@ -53,7 +53,7 @@ def audio_settings(backbone: PreTrainedConfig, main_input: str) -> dict[str, Any
 
 
 def _extractor_of(backbone: PreTrainedConfig, main_input: str) -> str | None:
-    """The class that AutoFeatureExtractor has for the backbone, or for the model that a tower belongs to."""
+    """Return the class that AutoFeatureExtractor has for the backbone, or for the model that a tower belongs to."""
     if family_of(backbone) == "wav2vec2_bert" and main_input == "input_features":
         return "SeamlessM4TFeatureExtractor"
     names = FEATURE_EXTRACTOR_MAPPING_NAMES
@@ -121,7 +121,7 @@ _UNLIMITED = 10**6  # what tokenizers that know no limit give is far larger
 
 
 class Backbone(NamedTuple):
-    """What is known of the backbone that an input is for.
+    """Hold what is known of the backbone that an input is for.
 
     `skeleton` is the backbone without memory for its weights, `source` what was given to `from_backbones`.
     """
@@ -133,7 +133,7 @@ class Backbone(NamedTuple):
 
 
 def default_input(modality: ModalityConfig, source: Any, options: Mapping[str, Any]) -> ModalityInput:
-    """The input of one modality.
+    """Return the input of one modality.
 
     Args:
         modality: the modality's configuration.
@@ -160,7 +160,7 @@ def default_input(modality: ModalityConfig, source: Any, options: Mapping[str, A
 
 
 def takes_spectrogram(modality: ModalityConfig) -> bool:
-    """Whether a modality's sounds are shown to an image backbone, as log spectrograms."""
+    """Check whether a modality's sounds are shown to an image backbone, as log spectrograms."""
     return modality.kind == "audio" and _sees_images(backbone_skeleton(modality.backbone_config, modality.kind))
 
 
@@ -242,7 +242,7 @@ def _image_size(backbone: PreTrainedConfig) -> list[int] | None:
 def _image_processor(
     backbone: Backbone, options: dict[str, Any], pretrained: Callable[[Any], dict[str, Any] | None]
 ) -> dict[str, Any]:
-    """Settings of the image processor: those given (taken out of `options`), the pretrained ones, or plain ones."""
+    """Choose the image processor's settings: those given (taken out of `options`), pretrained, or plain ones."""
     config = backbone.config
     image_size = options.pop("image_size", None)
     settings = options.pop("image_processor", None) or pretrained(backbone.source)

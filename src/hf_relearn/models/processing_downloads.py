@@ -1,4 +1,4 @@
-"""Fetching a sound, picture or video from an address, within bounds of time, size and place."""
+"""Fetch a sound, picture or video from an address, within bounds of time, size and place."""
 
 import asyncio
 import ipaddress
@@ -18,7 +18,7 @@ MAX_REDIRECTS = 10
 
 
 def is_address(value: object) -> bool:
-    """Whether a value is an `http://` or `https://` address."""
+    """Check whether a value is an `http://` or `https://` address."""
     return isinstance(value, str) and value.lower().startswith(("http://", "https://"))
 
 
@@ -86,7 +86,7 @@ async def _follow(client: Any, url: str, max_bytes: int, allow_private: bool) ->
 
 
 async def _answer(client: Any, place: Any, url: str, allow_private: bool) -> Any:
-    """The response of an address, whose host is asked under the number that was checked, and no later one."""
+    """Return the response of an address, whose host is asked under the number that was checked, and no later one."""
     port = place.port or (443 if place.scheme == "https" else 80)
     proxied = place.scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(place.host)
     try:

@@ -1,4 +1,4 @@
-"""How features that were extracted already (vectors or sequences of numbers) become a backbone's inputs."""
+"""Prepare features that were extracted already (vectors or sequences of numbers) as a backbone's inputs."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
@@ -46,16 +46,16 @@ class FeaturesInput:
 
     @staticmethod
     def statistics(values: Iterable[Any]) -> dict[str, list[float]]:
-        """Mean and deviation of every dimension over all steps of all samples, for the training split.
+        """Return the mean and deviation of every dimension over all steps of all samples, for the training split.
 
         Args:
             values: vectors or sequences of one width; None for samples without the modality, which do not count.
 
         Returns:
-            `mean` and `std` (1 where a dimension is constant), as the arguments of this class.
+            `mean` and `std` (1 if a dimension is constant), as the arguments of this class.
 
         Raises:
-            RawValueError: for values that are no finite numbers, of different widths, or none at all.
+            RawValueError: for values that are not finite numbers, of different widths, or none at all.
         """
         count, total, squares = 0, np.zeros(0), np.zeros(0)
         for row, value in enumerate(values):
@@ -78,10 +78,10 @@ class FeaturesInput:
 
     def __call__(self, values: Sequence[Any], augmentation: Augmentation | None = None) -> dict[str, Tensor]:
         """Return `feature_values`, float32: (batch, input size) for vectors; for sequences (batch, steps, input size),
-        padded with zeros, and `attention_mask` (batch, steps), int64, 1 for what is no padding. Nothing is augmented.
+        padded with zeros, and `attention_mask` (batch, steps), int64, 1 for what is not padding. Nothing is augmented.
 
         Raises:
-            RawValueError: for values that are no finite numbers, of another width, or vectors beside sequences.
+            RawValueError: for values that are not finite numbers, of another width, or vectors beside sequences.
         """
         arrays = [self._array(value, row) for row, value in enumerate(values)]
         if len({array.ndim for array in arrays}) > 1:
@@ -108,7 +108,7 @@ class FeaturesInput:
 
 
 def _numbers(value: Any, row: int) -> np.ndarray:
-    """One sample as float32, (width,) or (steps, width); a single number is a vector of width 1."""
+    """Return one sample as float32, (width,) or (steps, width); a single number is a vector of width 1."""
     if isinstance(value, Tensor):
         value = value.detach().float().cpu().numpy()
     try:

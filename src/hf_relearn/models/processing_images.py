@@ -1,4 +1,4 @@
-"""How images and videos become a backbone's inputs."""
+"""Prepare images and videos as a backbone's inputs."""
 
 import os
 from bisect import bisect_right
@@ -96,7 +96,7 @@ def _refuse_if_too_large(size: tuple[int, int], frames: int, origin: str) -> Non
 
 
 def _decoded(container: Any) -> Iterator[av.VideoFrame]:
-    """Frames of the first video stream; larger pictures than are allowed end it with an error of FFmpeg."""
+    """Return the frames of the first video stream; larger pictures than are allowed end it with an error of FFmpeg."""
     stream = container.streams.video[0]
     if not stream.codec_context.is_open:
         stream.codec_context.options = {"max_pixels": str(limit("image pixels"))}
@@ -104,7 +104,7 @@ def _decoded(container: Any) -> Iterator[av.VideoFrame]:
 
 
 def _frames_at(value: Any, wanted: list[int], keys: list[int]) -> list[Image.Image] | None:
-    """The frames of given times (in the stream's unit); None if a jump in the file does not lead where it should."""
+    """Read the frames of given times (in the stream's unit); None if a jump in the file goes astray."""
     found: list[Image.Image] = []
     with open_container(encoded(value, "a video")) as container:
         frames, time = _decoded(container), None
@@ -125,7 +125,7 @@ def _frames_at(value: Any, wanted: list[int], keys: list[int]) -> list[Image.Ima
 
 
 def _frames_in_order(value: Any, indices: list[int]) -> list[Image.Image]:
-    """The frames of given indices, by decoding from the start; a video that ends early repeats its last frame."""
+    """Read the frames of given indices by decoding from the start; a video that ends early repeats its last frame."""
     found: list[Image.Image] = []
     last = None
     with open_container(encoded(value, "a video")) as container:
@@ -212,7 +212,7 @@ class ImageInput:
         return tensors
 
     def _refuse_if_grown(self, image: Image.Image) -> None:
-        """A long, narrow image grows where its shorter edge is brought to a size."""
+        """Refuse a long, narrow image that grows too large if its shorter edge is resized."""
         size = dict(getattr(self.image_processor, "size", None) or {})
         edge, most = size.get("shortest_edge"), size.get("longest_edge")
         if not edge or hasattr(self.image_processor, "merge_size"):
@@ -259,6 +259,6 @@ class VideoInput(ImageInput):
 
 
 def frame_indices(available: int, num_frames: int, augmentation: Augmentation | None) -> list[int]:
-    """The middle of each of `num_frames` equal segments; a random place in each for training."""
+    """Return the middle of each of `num_frames` equal segments; a random place in each for training."""
     place = torch.rand(num_frames).numpy() if augmentation else np.full(num_frames, 0.5)
     return ((np.arange(num_frames) + place) * available / num_frames).astype(int).tolist()

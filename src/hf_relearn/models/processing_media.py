@@ -1,4 +1,4 @@
-"""Decoding of sound and images, from whatever form a data set holds them in, with soundfile, PyAV and Pillow."""
+"""Decode sound and images, from whatever form a data set holds them in, with soundfile, PyAV and Pillow."""
 
 import os
 import struct
@@ -30,9 +30,9 @@ _FILTER_SECONDS = 0.05  # beyond the wanted end, so that resampling does not hea
 
 
 def samples_promised_by_wav(file: Any) -> int:
-    """Samples over all channels that the header of a WAV file promises, whatever the file holds; 0 for other files.
+    """Count the samples over all channels that a WAV file's header promises; 0 for other files.
 
-    Decoders trust the file's length where it is the shorter one, so they do not tell.
+    Decoders trust the file's length if it is the shorter one, so they do not tell.
 
     Args:
         file: a path or a seekable binary file, whose position is kept.
@@ -111,7 +111,7 @@ def _frames_wanted(rate: int, max_seconds: float | None) -> int | None:
 
 
 def _given_waveform(value: Any, origin: str, wanted: int | None) -> np.ndarray:
-    """The beginning of a given array as mono float32."""
+    """Return the beginning of a given array as mono float32."""
     try:
         array = np.asarray(value)
     except (TypeError, ValueError) as error:
@@ -140,7 +140,7 @@ def _no_sound(origin: str, reason: str) -> MediaError:
 
 
 def decode_audio(source: Any, origin: str, max_seconds: float | None = None) -> tuple[np.ndarray, int]:
-    """The sound of a file as mono, up to `max_seconds`, and its rate."""
+    """Return the sound of a file as mono, up to `max_seconds`, and its rate."""
     if max_seconds is None:
         _refuse_if_too_long(samples_promised_by_wav(source), origin)
     try:

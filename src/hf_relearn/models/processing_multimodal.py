@@ -32,7 +32,7 @@ _ARGUMENTS = {
 
 
 class MultimodalProcessor(ProcessorMixin):
-    """Turns raw values, per modality, into the flat inputs of `MultimodalForClassification`.
+    """Turn raw values, per modality, into the flat inputs of `MultimodalForClassification`.
 
     Args:
         modalities: modality name -> settings, which name their `type` (`image`, `video`, `waveform`, `spectrogram`,
@@ -103,20 +103,20 @@ class MultimodalProcessor(ProcessorMixin):
         Args:
             values: modality -> one raw value per sample: sounds (see `load_audio`), images (`load_image`), videos or
                 lists of images (`load_frames`), strings, vectors or sequences of numbers (`FeaturesInput`). None
-                where a sample lacks the modality; an empty string is a text that is there.
+                if a sample lacks the modality; an empty string is a text that is there.
             augmentation: what to do to the raw values first; None for evaluation.
             images, text, audio, videos: in place of `values`, those of the only modality of the kind: one value, or a
                 list of them.
 
         Returns:
-            `{modality}_{argument of the backbone}` -> tensor with the batch first. Where some samples lack a modality,
+            `{modality}_{argument of the backbone}` -> tensor with the batch first. If some samples lack a modality,
             their rows are zeros and `{modality}_present`, (batch,) bool, tells which; a modality that all of them
             lack has that tensor alone.
 
         Raises:
             ValueError: for a modality that is unknown or missing.
             RawValueError: for a value that nothing can be made of (`MediaError`: that cannot be decoded); the message
-                names the modality and, where known, the file.
+                names the modality and, if known, the file.
         """
         given = {"images": images, "text": text, "audio": audio, "videos": videos}
         given = {name: value for name, value in given.items() if value is not None}
@@ -188,7 +188,7 @@ class MultimodalProcessor(ProcessorMixin):
 
     @classmethod
     def get_processor_dict(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> tuple[dict, dict]:
-        """The settings of a folder or Hub repository, with its tokenizers among them."""
+        """Return the settings of a folder or Hub repository, with its tokenizers among them."""
         hub_kwargs = {name: kwargs[name] for name in _HUB_KWARGS if kwargs.get(name) is not None}
         hub_kwargs["config"] = PreTrainedConfig()  # or else one is looked for beside the tokenizer
         folder = kwargs.get("subfolder")

@@ -1,4 +1,4 @@
-"""What lies beside the weights of a pretrained backbone: the settings of its preprocessor, or its tokenizer."""
+"""Load the preprocessor's settings or the tokenizer of a pretrained backbone."""
 
 import json
 from collections.abc import Sequence
@@ -66,17 +66,17 @@ def load_tokenizer(source: Any, **kwargs: Any) -> PreTrainedTokenizerBase:
 
 
 def pretrained_audio_settings(source: Any) -> dict[str, Any] | None:
-    """Settings of the feature extractor beside a pretrained backbone; None where there is none."""
+    """Return the settings of the feature extractor beside a pretrained backbone; None if there is none."""
     return _pretrained_settings(AutoFeatureExtractor, source)
 
 
 def pretrained_image_settings(source: Any) -> dict[str, Any] | None:
-    """Settings of the image processor beside a pretrained backbone; None where there is none."""
+    """Return the settings of the image processor beside a pretrained backbone; None if there is none."""
     return _pretrained_settings(AutoImageProcessor, source)
 
 
 def pretrained_video_settings(source: Any) -> dict[str, Any] | None:
-    """Settings of an image processor that does to a frame what the pretrained backbone's own processor does."""
+    """Return settings of an image processor that treats a frame as the pretrained backbone's own processor does."""
     own_file = "video_preprocessor_config.json"
     if not _may_hold(source, (own_file, *_PREPROCESSOR_FILES)):
         return None
@@ -107,7 +107,7 @@ def _pretrained_settings(auto_class: Any, source: Any) -> dict[str, Any] | None:
 
 
 def _may_hold(source: Any, names: Sequence[str]) -> bool:
-    """Whether a preprocessor can be looked for: beside a Hub id, or a folder that has one of the files."""
+    """Check whether a preprocessor can be looked for: beside a Hub id, or a folder that has one of the files."""
     if isinstance(source, (PreTrainedConfig, PreTrainedModel, type(None))):
         return False
     return not Path(source).is_dir() or any((Path(source) / name).is_file() for name in names)
@@ -146,12 +146,12 @@ def _refuse_strange_settings(settings: dict[str, Any], where: str) -> None:
 
 
 def family_of(config: PreTrainedConfig) -> str:
-    """The folder of transformers that a configuration comes from: `"clap"` also for the tower's `ClapAudioConfig`."""
+    """Name a configuration's folder in transformers: `"clap"` also for the tower's `ClapAudioConfig`."""
     return type(config).__module__.split(".")[-2]
 
 
 def taken_inputs(backbone: PreTrainedModel, made: Sequence[str], maker: str) -> list[str]:
-    """Which of the inputs that a preprocessor makes the encoder takes: those of the backbone's forward, and masks.
+    """Return those of a preprocessor's outputs that the encoder takes: inputs of the backbone's forward, and masks.
 
     Args:
         backbone: the backbone; its weights are not looked at.

@@ -1,4 +1,4 @@
-"""How sounds become a backbone's inputs: waveforms, filter banks, spectrograms."""
+"""Prepare sounds as a backbone's inputs: waveforms, filter banks, spectrograms."""
 
 import inspect
 from collections.abc import Sequence
@@ -128,7 +128,7 @@ class SpectrogramInput:
 
 
 def _samples(seconds: float, sampling_rate: int, name: str) -> int:
-    """Samples of a length in seconds, which a processor's file may give."""
+    """Return the samples of a length in seconds, which a processor's file may give."""
     check_rate(sampling_rate, "sampling_rate")
     if not seconds > 0:
         raise ValueError(f"{name} is {seconds}, but it is a length above 0")

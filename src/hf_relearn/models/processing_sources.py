@@ -1,4 +1,4 @@
-"""Where media come from: the file or bytes of a raw value, opened as one of the named formats only."""
+"""Open media from the file or bytes of a raw value, as one of the named formats only."""
 
 import io
 import os
@@ -50,7 +50,7 @@ def open_container(source: Any) -> Any:
 
 
 def wav_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """The chunks of a WAV file: name, the size that its header promises, and where its content begins.
+    """Yield the chunks of a WAV file: name, the size that its header promises, and where its content begins.
 
     Args:
         data: the file or its beginning; nothing comes of other files.
@@ -66,7 +66,7 @@ def wav_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 @cache
 def _image_formats() -> tuple[str, ...]:
-    """Those of `IMAGE_FORMATS` that this build of Pillow reads."""
+    """Return those of `IMAGE_FORMATS` that this build of Pillow reads."""
     Image.init()
     return tuple(name for name in IMAGE_FORMATS if name in Image.OPEN)
 
@@ -94,7 +94,7 @@ def open_image(value: Any, what: str = "an image") -> Image.Image:
 
 
 def encoded(value: Any, what: str) -> Any:
-    """The path or file object to decode.
+    """Return the path or file object to decode.
 
     Args:
         value: a path, bytes, or a mapping with `bytes` or `path`.
@@ -117,7 +117,7 @@ def encoded(value: Any, what: str) -> Any:
 
 
 def describe(value: Any) -> str:
-    """What to call a raw value in a message: its file where there is one."""
+    """Name a raw value for a message: by its file if there is one."""
     if isinstance(value, Mapping):
         value = value.get("path") or "bytes"
     return str(value) if isinstance(value, (str, os.PathLike)) else f"{type(value).__name__} in memory"

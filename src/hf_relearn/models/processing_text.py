@@ -1,4 +1,4 @@
-"""How texts become a backbone's inputs."""
+"""Prepare texts as a backbone's inputs."""
 
 import copy
 from collections.abc import Sequence
@@ -52,7 +52,7 @@ class TextInput:
         """Return `input_ids` and what else the backbone takes, each (batch, tokens), int64. Nothing is augmented.
 
         Raises:
-            RawValueError: for a value that is no string.
+            RawValueError: for a value that is not a string.
         """
         for row, value in enumerate(values):
             if not isinstance(value, str):

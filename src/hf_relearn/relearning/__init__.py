@@ -1,1 +1,1 @@
-"""Diagnosing and re-learning in any transformers Trainer."""
+"""Diagnose and re-learn in any transformers Trainer."""

@@ -1,4 +1,4 @@
-"""The callback that diagnoses and re-learns while a Trainer trains."""
+"""Diagnose and re-learn while a Trainer trains."""
 
 import warnings
 from collections.abc import Callable, Mapping
@@ -46,7 +46,7 @@ Encoders = Mapping[str, nn.Module] | Callable[[nn.Module], Mapping[str, nn.Modul
 
 
 class RelearnCallback(TrainerCallback):
-    """Diagnosing & re-learning for any `Trainer` and any model.
+    """Diagnose and re-learn in any `Trainer`, with any model.
 
     At each re-learning step, before the batch that follows, the uni-modal features of both parts are extracted and
     diagnosed, and each encoder is moved back towards its initial weights by its strength (arXiv 2407.09705, section
@@ -87,7 +87,7 @@ class RelearnCallback(TrainerCallback):
     Raises:
         TypeError: for fields beside `settings`, or for one of `encoders` and `feature_function` without the other.
         ValueError: at the start of training, for an unknown modality, a parameter shared by two encoders, missing
-            diagnosing samples, labels that are no integers, a resumed run whose initial weights are not there, or
+            held-out samples, labels that are not integers, a resumed run whose initial weights are not there, or
             parameters that FSDP version 1 or DeepSpeed ZeRO-3 divides among processes (FSDP version 2 works), or an
             optimizer whose state is to be reset, but is not kept by parameter (DeepSpeed).
     """
@@ -265,7 +265,7 @@ class RelearnCallback(TrainerCallback):
         return self._run.records
 
     def on_point(self, point: Point) -> None:
-        """Called with each diagnosis of the run, after what it moves was moved; for subclasses to override."""
+        """Receive each diagnosis of the run, after encoders were moved; for subclasses to override."""
 
     def write_run_files(self, checkpoint: Path) -> None:
         """Write into a checkpoint what a resumed run reads: how many records, the settings, which initial weights.
@@ -276,7 +276,7 @@ class RelearnCallback(TrainerCallback):
         self._run.write_into(checkpoint)
 
     def _begins_again(self, args: TrainingArguments, state: TrainerState) -> bool:
-        """Whether an attempt of this run with a larger batch has failed; notes the batch size of this one."""
+        """Check whether an attempt of this run with a larger batch has failed; notes the batch size of this one."""
         failed, self._attempt = self._attempt, state.train_batch_size if args.auto_find_batch_size else None
         return failed is not None and self._attempt is not None and self._attempt < failed and not state.global_step
 

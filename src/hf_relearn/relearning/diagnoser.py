@@ -168,7 +168,7 @@ class Diagnoser:
             raise ValueError(f"the {part} part cannot be diagnosed: {error}") from error
 
     def _accuracies(self, model: nn.Module, parts: Mapping[str, PartFeatures]) -> dict[str, tuple[float, float]]:
-        """Accuracy of each uni-modal head on both parts; empty if there are no heads, or they are sharded."""
+        """Measure each uni-modal head's accuracy on both parts; empty if there are no heads, or they are sharded."""
         heads = self.heads(model) if self.heads is not None else {}
         accuracies = {}
         for name, head in heads.items():
@@ -237,14 +237,14 @@ class Diagnoser:
 
 @torch.no_grad()
 def _predictions(head: nn.Module, features: np.ndarray) -> np.ndarray:
-    """Classes that a head predicts, (n,); adapters may have wrapped it."""
+    """Return the classes that a head predicts, (n,); adapters may have wrapped it."""
     weight = next(head.parameters())
     pieces = torch.from_numpy(features).split(_PIECE)
     return torch.cat([head(piece.to(weight)).argmax(dim=-1).cpu() for piece in pieces]).numpy()
 
 
 def _materialised(parts: Mapping[str, Any], bound: int | None, seed: int) -> tuple[dict[str, Any], dict[str, int]]:
-    """The parts with streams replaced by their first samples, and how many those are."""
+    """Return the parts with streams replaced by their first samples, and how many those are."""
     datasets, streamed = dict(parts), {}
     for part, dataset in parts.items():
         if is_stream(dataset):

@@ -11,7 +11,7 @@ logger = logging.getLogger(__name__)
 
 
 def chosen_encoders(encoders: Mapping[str, nn.Module], modalities: Sequence[str] | None) -> dict[str, nn.Module]:
-    """The encoders that are re-learnt, in the model's order.
+    """Return the encoders that are re-learnt, in the model's order.
 
     Args:
         encoders: modality -> encoder, of the whole model.
@@ -55,10 +55,10 @@ def own_heads(model: nn.Module) -> Mapping[str, nn.Module]:
 
 
 def module_names(model: nn.Module, encoders: Mapping[str, nn.Module]) -> dict[str, str]:
-    """Full name of each encoder inside the model.
+    """Return the full name of each encoder inside the model.
 
     Raises:
-        ValueError: if an encoder is no part of the model, or is the whole of it.
+        ValueError: if an encoder is not a part of the model, or is the whole of it.
     """
     names = {id(module): name for name, module in model.named_modules()}
     output = {}

@@ -1,4 +1,4 @@
-"""Uni-modal features of a whole part, in eval mode, across processes, without leaving a trace."""
+"""Extract uni-modal features of a whole part in eval mode, across processes, without leaving a trace."""
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -39,7 +39,7 @@ def preserved_random_state(seed: int | None = None, *, devices: bool = True) -> 
 
 
 def random_state(devices: bool = True) -> tuple[Any, ...]:
-    """State of the generators of Python, NumPy and torch (CPU and, with `devices`, accelerators)."""
+    """Return the state of the generators of Python, NumPy and torch (CPU and, with `devices`, accelerators)."""
     device_states = _device_states() if devices else None
     return random.getstate(), np.random.get_state(), torch.get_rng_state(), device_states
 
@@ -55,7 +55,7 @@ def restore_random_state(state: tuple[Any, ...]) -> None:
 
 
 def _device_states() -> list[torch.Tensor] | None:
-    """States of all accelerators of the present kind; None where there is none."""
+    """Return the states of all accelerators of the present kind; None if there is none."""
     if not torch.accelerator.is_available():
         return None
     module = torch.get_device_module()
@@ -70,7 +70,7 @@ def _restore_device_states(states: list[torch.Tensor]) -> None:
         module.set_rng_state(states[0])
 
 
-# Modality -> (batch, d) features; or those with (batch,) bool, False where a sample lacks the modality.
+# Modality -> (batch, d) features; or those with (batch,) bool, False if a sample lacks the modality.
 FeatureFunction = Callable[[nn.Module, Any], Mapping[str, Tensor | tuple[Tensor, Tensor]]]
 
 
@@ -90,7 +90,7 @@ def extract_features(
     description: str = "features",
     progress: bool = True,
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Uni-modal features of some samples of a data set.
+    """Return uni-modal features of some samples of a data set.
 
     Batches are the same whatever the number of processes, which share them out; so the features are the same to the
     bit. Model mode, random generators and gradients are afterwards as before. A data set or a model that draws random
@@ -99,7 +99,7 @@ def extract_features(
     Args:
         model: called through `feature_function` only.
         feature_function: (model, batch) -> modality -> (batch, d) tensor, or a pair of it and a (batch,) bool tensor
-            that is False where a sample lacks the modality.
+            that is False if a sample lacks the modality.
         dataset: map-style data set.
         indices: the samples wanted, in the order wanted.
         collate_fn: rows -> batch, without augmentation.
@@ -154,7 +154,7 @@ def extract_features(
 
 
 def multimodal_features(model: nn.Module, batch: Mapping[str, Any]) -> Mapping[str, Tensor | tuple[Tensor, Tensor]]:
-    """The feature function of a fusion model: out of the root forward, so that sharded models work."""
+    """Return the feature function of a fusion model: out of the root forward, so that sharded models work."""
     outputs = model(**{name: value for name, value in batch.items() if name != "labels"})
     present = outputs.get("present")
     if present is None:
@@ -194,7 +194,7 @@ def _in_order(batches: list[np.ndarray], sizes: list[int], batch_size: int, num_
 
 
 def without_augmentation(collate_fn: Callable[[list], Any]) -> Callable[[list], Any]:
-    """A collate function as evaluation needs it: one that cannot leave augmentation out is given back as it is."""
+    """Take augmentation out of a collate function; one that cannot do without is given back as it is."""
     plain = getattr(collate_fn, "without_augmentation", None)
     return plain() if plain else collate_fn
 
@@ -248,7 +248,7 @@ class EvaluatedFeatures:
 
 
 def shows_held_out_samples(dataloader: DataLoader, dataset: Any, args: TrainingArguments) -> bool:
-    """Whether an evaluation runs the same batches of the held-out samples that a diagnosis would, to the bit."""
+    """Check whether an evaluation runs the same batches of the held-out samples that a diagnosis would, to the bit."""
     base: Any = getattr(dataloader, "base_dataloader", dataloader)
     if dataset is None or getattr(base, "dataset", None) is not dataset or not hasattr(dataset, "__len__"):
         return False

@@ -1,4 +1,4 @@
-"""Labels of a data set, and the division of a training set into a training and a diagnosing part."""
+"""Read the labels of a data set, and hold out samples of a training set."""
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
@@ -16,14 +16,14 @@ STREAM_SAMPLES = 2048
 
 
 def is_stream(dataset: Any) -> bool:
-    """Whether a data set can only be iterated: torch's or datasets' `IterableDataset`, or anything without rows."""
+    """Check whether a data set can only be iterated: an `IterableDataset` of torch or datasets, or without rows."""
     return isinstance(dataset, IterableDataset) or not (
         hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")
     )
 
 
 def first_rows(dataset: Any, bound: int | None, seed: int) -> list[Any]:
-    """The first samples of a stream, read at once and kept in memory, so that every diagnosis sees the same ones.
+    """Read a stream's first samples at once into memory, so that every diagnosis sees the same ones.
 
     Reading leaves the random generators as they were. A stream that draws from them is read with `seed`, and a
     `datasets` stream in the order of its first epoch, so that a resumed run reads the same samples.
@@ -52,7 +52,7 @@ LABEL_NAMES = ("label", "labels")
 
 
 def label_names(collate_fn: Callable | None) -> Sequence[str]:
-    """Columns in which to look for labels: the collator's `label_column` where it has one."""
+    """Return the columns in which to look for labels: the collator's `label_column` if it has one."""
     column = getattr(collate_fn, "label_column", None)
     return LABEL_NAMES if column is None else (column,)
 
@@ -62,7 +62,7 @@ _VISITED: WeakKeyDictionary[Any, dict[tuple[str, ...], np.ndarray]] = WeakKeyDic
 
 
 def dataset_labels(dataset: Any, names: Sequence[str] = LABEL_NAMES) -> np.ndarray:
-    """Integer labels of a map-style data set, in order.
+    """Return integer labels of a map-style data set, in order.
 
     A column of a `datasets.Dataset` is read without decoding anything else. The rows of any other data set are
     visited one by one, once; random numbers that they draw leave no trace.
@@ -75,8 +75,8 @@ def dataset_labels(dataset: Any, names: Sequence[str] = LABEL_NAMES) -> np.ndarr
         (n,) int64.
 
     Raises:
-        ValueError: if the data set is a stream, is empty, has rows that are no mappings or no label column, or labels
-            that are no integers.
+        ValueError: if the data set is a stream, is empty, has rows that are not mappings or no label column, or labels
+            that are not integers.
     """
     if is_stream(dataset):
         raise ValueError(
@@ -131,7 +131,7 @@ def dataset_labels(dataset: Any, names: Sequence[str] = LABEL_NAMES) -> np.ndarr
 
 
 def _visited_labels(dataset: Any) -> dict[tuple[str, ...], np.ndarray]:
-    """Labels known of a data set that has no columns, by the names that were looked for."""
+    """Find the labels of a data set without columns, by the names that were looked for."""
     if hasattr(dataset, "column_names"):
         return {}
     try:
@@ -141,14 +141,14 @@ def _visited_labels(dataset: Any) -> dict[tuple[str, ...], np.ndarray]:
 
 
 def select(dataset: Any, indices: np.ndarray) -> Any:
-    """Some rows of a data set: a memory-mapped view of a `datasets.Dataset`, a `Subset` of any other."""
+    """Return some rows of a data set: a memory-mapped view of a `datasets.Dataset`, a `Subset` of any other."""
     if hasattr(dataset, "select"):
         return dataset.select(indices)
     return Subset(dataset, [int(index) for index in indices])
 
 
 def hold_out(dataset: Any, fraction: float, seed: int, names: Sequence[str] = LABEL_NAMES) -> tuple[Any, Any]:
-    """Divide a training set into (training part, diagnosing part), stratified by label and seeded.
+    """Divide a training set into (training part, held-out part), stratified by label and seeded.
 
     Raises:
         ValueError: as `dataset_labels`, or if the fraction leaves one part empty.

@@ -1,4 +1,4 @@
-"""The settings of training presets by name."""
+"""Set training presets by name."""
 
 from typing import Any
 

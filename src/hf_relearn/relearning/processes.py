@@ -1,4 +1,4 @@
-"""What concerns all processes of a run: they fail together, and wait together for what the first one does alone."""
+"""Keep the processes of a run together: they fail together, and wait while the main process works alone."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ Result = TypeVar("Result")
 def failing_together(num_processes: int) -> Iterator[None]:
     """Raise on every process, at the end of a block that all of them run, if it failed on one.
 
-    Where one raises and the others go on to their next collective operation, they wait for it in vain; a launcher may
+    If one raises and the others go on to their next collective operation, they wait for it in vain; a launcher may
     end them, or nothing does until the operation's time limit. The block itself must hold no collective operation.
 
     Args:

@@ -62,7 +62,7 @@ def lock_run(args: TrainingArguments, *, alone: bool = False) -> FolderLock | No
 
 
 def arguments_of_run(args: TrainingArguments, folder: str | None) -> TrainingArguments:
-    """The arguments with the folder of this run as output directory, where it is one of a hyper-parameter search."""
+    """Point the output directory at the folder of this run, if it is one of a hyper-parameter search."""
     if folder is None or folder == args.output_dir:
         return args
     changed = copy(args)
@@ -71,13 +71,13 @@ def arguments_of_run(args: TrainingArguments, folder: str | None) -> TrainingArg
 
 
 def output_folder(args: TrainingArguments) -> Path:
-    """The Trainer's output directory."""
+    """Return the Trainer's output directory."""
     assert args.output_dir is not None  # the arguments fill in a default
     return Path(args.output_dir)
 
 
 def checkpoint_folder(args: TrainingArguments, state: TrainerState) -> Path:
-    """Where the Trainer saves the checkpoint of the present step."""
+    """Return the folder that the Trainer saves the present step's checkpoint in."""
     return output_folder(args) / f"checkpoint-{state.global_step}"
 
 
@@ -143,22 +143,22 @@ def note_run(
 
 
 def noted_run(folder: Path) -> str | None:
-    """Which run an output directory or a checkpoint belongs to; None if it does not say."""
+    """Return the run that an output directory or a checkpoint belongs to; None if it does not say."""
     return _note(folder).get("run")
 
 
 def noted_end(output_dir: Path) -> int | None:
-    """The step at which the run of an output directory came to its end; None if it was stopped before."""
+    """Return the step at which the run of an output directory came to its end; None if it was stopped before."""
     return _note(output_dir).get("ended_at")
 
 
 def noted_initial_weights(checkpoint: Path) -> str | None:
-    """Checksum of the initial weights that a checkpoint belongs to, or None if it does not say."""
+    """Return the checksum of the initial weights that a checkpoint belongs to, or None if it does not say."""
     return _note(checkpoint).get("initial_weights") or None
 
 
 def changed_settings(checkpoint: Path, settings: RelearnSettings) -> dict[str, dict[str, Any]]:
-    """Settings that differ from those noted in a checkpoint: name -> `{"from": ..., "to": ...}`."""
+    """Return the settings that differ from those noted in a checkpoint: name -> `{"from": ..., "to": ...}`."""
     noted = _note(checkpoint).get("settings", {})
     return {
         name: {"from": noted[name], "to": value}
@@ -275,7 +275,7 @@ def write_initial_weights(args: TrainingArguments, model: nn.Module, prefixes: I
 
 
 class RunBookkeeping:
-    """What a run leaves on disk beside the Trainer's own files, begun afresh or read back where it is resumed.
+    """Keep a run's files beside the Trainer's own: begin them afresh, or read them back if the run is resumed.
 
     Made, and told of records, by every process alike; only those that save write.
 
@@ -311,7 +311,7 @@ class RunBookkeeping:
 
     @property
     def points_taken(self) -> int:
-        """How many re-learning points the run has had."""
+        """Number of re-learning steps that the run has had."""
         return points_taken(self.records)
 
     def open_initial_weights(
@@ -374,7 +374,7 @@ class RunBookkeeping:
                 say(line)
 
     def has_end(self, step: int | None = None) -> bool:
-        """Whether there is a record of the run's end: at this step, or at any."""
+        """Check whether there is a record of the run's end: at this step, or at any."""
         return any(record["kind"] == "end" and step in (None, record["step"]) for record in self.records)
 
     def write_into(self, checkpoint: Path) -> None:

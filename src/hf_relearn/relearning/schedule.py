@@ -1,4 +1,4 @@
-"""When re-learning steps come: a pure function of the settings, the run's length and its record."""
+"""Schedule re-learning steps: a pure function of the settings, the run's length and its record."""
 
 import sys
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ class RelearnSchedule:
         return self.strategy == "epoch" and self.interval is not None
 
     def planned(self) -> list[int]:
-        """Completed epochs (or steps) that re-learning steps follow; none comes at the run's very end."""
+        """Return completed epochs (or steps) that re-learning steps follow; none comes at the run's very end."""
         if self.strategy == "no" or self._uncountable:
             return []
         if self.interval is not None:
@@ -73,11 +73,11 @@ class RelearnSchedule:
         )
 
     def is_due(self, completed: int, taken: int) -> bool:
-        """Whether a re-learning step comes after `completed` epochs (or steps), `taken` of them having come before."""
+        """Check whether a re-learning step comes after `completed` epochs (or steps), if `taken` came before."""
         return completed in self.planned() and (self.interval is None or taken < self.max_times)
 
     def share(self, step: int) -> float:
-        """The share of the run that has passed at an optimizer step."""
+        """Return the share of the run that has passed at an optimizer step."""
         return step / self.num_steps
 
 

@@ -1,4 +1,4 @@
-"""The settings of diagnosing and re-learning."""
+"""Set when and how to diagnose and re-learn."""
 
 import math
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ _CHOICES = {
     "diagnosis_estimator": ("separability", "purity"),
     "diagnosis_sampling": ("all", "matched"),
 }
-# Sources of the diagnosing part beside the names of evaluation sets.
+# Sources of the held-out samples beside the names of evaluation sets.
 SOURCES = ("auto", "eval", "holdout")
 # Dropped settings -> what to use in their place.
 REPLACED = {"diagnosis_return": "--diagnosis_source eval, which costs no training samples"}
@@ -23,7 +23,7 @@ REPLACED = {"diagnosis_return": "--diagnosis_source eval, which costs no trainin
 
 @dataclass
 class RelearnSettings:
-    """When to diagnose, on what, and how far to move back. Every field is a flag of the recipes.
+    """Choose when to diagnose, on what, and how far to move back. Every field is a flag of the recipes.
 
     In Python `relearn_alpha` and `relearn_modalities` take a string, a list or a mapping, such as
     `relearn_alpha={"image": 0.9}`.
@@ -58,7 +58,7 @@ class RelearnSettings:
     relearn_strength: str = field(
         default="gate",
         metadata={
-            "help": "How far an encoder moves back: 'gate' moves a modality that has memorised by "
+            "help": "Distance that an encoder moves back: 'gate' moves a modality that has memorised by "
             "--relearn_gate_alpha and leaves the others alone, 'gap' moves each by tanh(λ·gap) (the paper), and a "
             "number in [0, 1] moves each by this share."
         },
@@ -107,8 +107,8 @@ class RelearnSettings:
     diagnosis_estimator: str = field(
         default="separability",
         metadata={
-            "help": "How separable the classes are in a modality's features: leave-one-out 'separability' with a "
-            "standard error, or K-means 'purity' (the paper).",
+            "help": "Measure of how far the classes lie apart in a modality's features: leave-one-out 'separability' "
+            "with a standard error, or K-means 'purity' (the paper).",
             "choices": _CHOICES["diagnosis_estimator"],
         },
     )
@@ -198,7 +198,7 @@ class RelearnSettings:
 
     @property
     def constant_strength(self) -> Any:
-        """What `constant_alphas` reads, or None if strengths follow from diagnoses."""
+        """The strength for `constant_alphas`, or None if strengths follow from diagnoses."""
         if self.relearn_alpha is not None:
             return self.relearn_alpha
         from hf_relearn.method.alpha import parse_alpha

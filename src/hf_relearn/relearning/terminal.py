@@ -1,4 +1,4 @@
-"""What a run prints: one line per epoch, beside progress bars that no line breaks."""
+"""Print one line per epoch, beside progress bars that stay whole."""
 
 import logging
 import re
@@ -167,14 +167,14 @@ class TerminalCallback(ProgressCallback):
 
 
 def _named(metrics: Mapping[str, Any]) -> tuple[str, dict[str, float]]:
-    """The prefix of an evaluation's metrics, and its numbers without it and without those of speed."""
+    """Return the prefix of an evaluation's metrics, and its numbers without it and without those of speed."""
     prefix = next((key.removesuffix("_runtime") for key in metrics if key.endswith("_runtime")), "eval")
     values = {key.removeprefix(f"{prefix}_"): finite(value) for key, value in metrics.items()}
     return prefix, {key: value for key, value in values.items() if value is not None and key not in (*_SPEED, "epoch")}
 
 
 def _quality(values: Mapping[str, float], best: str | None) -> str:
-    """The fused model's main metric, and each modality by itself."""
+    """Return the fused model's main metric, and each modality by itself."""
     alone = {match[1]: value for key, value in values.items() if (match := _UNIMODAL.fullmatch(key))}
     rest = [key for key in values if key != "loss" and not key.startswith(("unimodal_", "only_", "without_"))]
     wanted = [(best or "").removeprefix("eval_"), "accuracy", *rest, "loss"]

@@ -1,4 +1,4 @@
-"""Writes `comparison.md`, `comparison.png` and `comparison.json`: the arms of a comparison, and what follows."""
+"""Write `comparison.md`, `comparison.png` and `comparison.json`: the arms of a comparison, and what follows."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -55,7 +55,7 @@ class Runs:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the seeds say of each arm, at one choice of the epoch.
+    """Hold the comparison of all arms over the seeds, at one choice of the epoch.
 
     Args:
         values: arm -> seed -> value.
@@ -115,7 +115,7 @@ def judge(values: Mapping[str, Mapping[int, float]]) -> Verdict:
     """Compare every arm with joint training and with heads, over the seeds that both have.
 
     Args:
-        values: arm -> seed -> value. Where there is neither baseline, the first arm is one.
+        values: arm -> seed -> value. If neither baseline is there, the first arm is one.
     """
     baselines = [name for name in BASELINES if name in values] or list(values)[:1]
     pairs: dict[str, dict[str, Paired]] = {}

@@ -1,4 +1,4 @@
-"""Figures of the diagnosis: both parts over training, the memorised share, and the strength of every point."""
+"""Figures of the diagnosis: both parts over training, the memorised share, and each strength."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -41,7 +41,7 @@ MOST_STRENGTHS = 32  # more lollipops than this carry no number at all
 
 @dataclass(frozen=True)
 class Measure:
-    """How separable the classes are in features, by the names of the record."""
+    """Name a measure of separability as the records do."""
 
     label: str
     train: str
@@ -49,7 +49,7 @@ class Measure:
     chances: tuple[str, ...]
 
     def of(self, records: Sequence[Record], modality: str) -> bool:
-        """Whether a record holds it for a modality."""
+        """Check whether a record holds it for a modality."""
         return any(diagnosis_series(records, modality, key)[0].size for key in (self.train, self.val))
 
 
@@ -158,7 +158,7 @@ def _draw_band(axes: Axes, records: Sequence[Record], modality: str, color: str)
 def _with_errors(
     records: Sequence[Record], modality: str, key: str, error: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Epochs, values and their errors, where a record holds both; of two records of an epoch the later one counts."""
+    """Epochs, values and their errors of the records with both; of two records of an epoch the later one counts."""
     epochs, values = diagnosis_series(records, modality, key)
     error_epochs, errors = diagnosis_series(records, modality, error)
     common, value_at, error_at = np.intersect1d(epochs, error_epochs, return_indices=True)
@@ -268,9 +268,9 @@ def _has_learnt(record: Record, modality: str) -> bool:
 
 @matplotlib.rc_context(STYLE)
 def alpha_figure(records: Sequence[Record], modalities: Sequence[str] | None = None) -> Figure:
-    """Draw the strength α of every re-learning point and modality, with the distance its weights moved.
+    """Draw the strength α of every re-learning step and modality, with the distance its weights moved.
 
-    A hollow mark shows what the diagnosis asked for, where a set strength took its place.
+    A hollow mark shows what the diagnosis asked for, if a set strength took its place.
 
     Args:
         records: diagnosis records.
@@ -313,7 +313,7 @@ def alpha_figure(records: Sequence[Record], modalities: Sequence[str] | None = N
 
 
 def _strengths(points: Sequence[Record], modalities: Sequence[str], key: str) -> Iterator[float]:
-    """Strengths of all points, to two decimals."""
+    """Yield the strengths of all re-learning steps, to two decimals."""
     for point in points:
         for name in modalities:
             strength = finite(modality_entry(point, name).get(key))
@@ -322,7 +322,7 @@ def _strengths(points: Sequence[Record], modalities: Sequence[str], key: str) ->
 
 
 def _draw_lollipop(axes: Axes, x: float, entry: Record, color: str, lollipops: int) -> bool:
-    """Draw one lollipop, if there is a strength; True where the diagnosis asked for another strength."""
+    """Draw one lollipop, if there is a strength; True if the diagnosis asked for another strength."""
     alpha, distance = finite(entry.get("alpha")), finite(entry.get("distance"))
     if alpha is None:
         return False

@@ -12,7 +12,7 @@ PACKAGES = ("torch", "transformers", "accelerate", "datasets", "scikit-learn")
 
 
 def environment() -> dict[str, str]:
-    """What the run was made with.
+    """Describe the software and the machine of a run.
 
     Returns:
         Python's version, the version of every package of `PACKAGES` that is installed, and the machine: operating

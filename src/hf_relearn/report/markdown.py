@@ -98,7 +98,7 @@ def metric_label(key: str) -> str:
 
 
 def shown_metrics(metrics: Iterable[str]) -> list[str]:
-    """Names of metrics without those that say the same: of two modalities, without one is the other one alone."""
+    """Drop the names of metrics that say the same: of two modalities, without one is the other one alone."""
     names = list(dict.fromkeys(metrics))
     only = [name for name in names if name.startswith("only_")]
     without = [name for name in names if name.startswith("without_")]

@@ -22,7 +22,7 @@ Part = tuple[Mapping[str, Any], Any]
 
 
 def project(features: np.ndarray, *, seed: int = 0) -> tuple[np.ndarray, str]:
-    """Project features to two dimensions: t-SNE, or PCA where samples or dimensions are few.
+    """Project features to two dimensions: t-SNE, or PCA if samples or dimensions are few.
 
     Every dimension is first scaled to [-1, 1], as the diagnosis does; constant ones are dropped.
 
@@ -149,7 +149,7 @@ def _add_class_legend(
 
 
 def _class_name(label: int, class_names: Mapping[int, str] | Sequence[str] | None) -> str:
-    """Name of a label, shortened to 24 characters; the label itself where it has no name."""
+    """Name of a label, shortened to 24 characters; the label itself if it has no name."""
     if isinstance(class_names, Mapping):
         name = str(class_names.get(label, label))
     elif class_names is not None and 0 <= label < len(class_names):

@@ -1,4 +1,4 @@
-"""Reads a run's diagnoses out in plain words, from their values alone."""
+"""Read a run's diagnoses out in plain words, from their values alone."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ MOST_NAMED_POINTS = 4
 
 @dataclass(frozen=True)
 class Gate:
-    """When a modality counts as memorised: `memorised - errors * memorised_error > threshold`."""
+    """Decide if a modality counts as memorised: `memorised - errors * memorised_error > threshold`."""
 
     threshold: float = RelearnSettings.relearn_gate_threshold
     errors: float = RelearnSettings.relearn_gate_errors
@@ -37,16 +37,16 @@ class Gate:
 
 @dataclass(frozen=True)
 class LearningState:
-    """What all diagnoses of a run together say of one modality.
+    """Sum up all diagnoses of one modality in a run.
 
     Attributes:
         worst: the diagnosis at which it had memorised most; None if none measured it.
         last: the last diagnosis that measured it.
         memorised: whether it had surely memorised at `worst`, or its purities lay far apart there.
         memorised_last: the same at `last`, if it was not moved there.
-        uninformative: whether its features say nothing of the classes of held-out samples.
-        moves: the points at which it was moved, with the strength.
-        points: the re-learning points of the run.
+        uninformative: whether its features do not tell the classes of held-out samples apart.
+        moves: the re-learning steps at which it was moved, with the strength.
+        points: the re-learning steps of the run.
     """
 
     worst: Record | None
@@ -59,7 +59,7 @@ class LearningState:
 
 
 def was_moved(record: Record, modality: str) -> bool:
-    """Whether a record is a re-learning point at which the modality's encoder was moved."""
+    """Check whether a record is a re-learning step at which the modality's encoder was moved."""
     return record.get("kind") == "point" and (finite(modality_entry(record, modality).get("alpha")) or 0.0) > 0
 
 
@@ -103,7 +103,7 @@ def _excess(record: Record, modality: str, gate: Gate) -> float | None:
 
 
 def _is_uninformative(records: Sequence[Record], modality: str) -> bool:
-    """Whether held-out samples stay within two standard errors of chance: at the last diagnosis and at most others."""
+    """Check whether held-out samples stay at chance, within two errors, at the last diagnosis and most others."""
     distances = []
     for record in records:
         entry = modality_entry(record, modality)
@@ -183,7 +183,7 @@ def read_modality(records: Sequence[Record], modality: str, gate: Gate | None = 
 
 
 def memorised_share(entry: Record) -> str:
-    """The memorised share of a modality with its standard error, such as `78 % ± 5 %`."""
+    """Return the memorised share of a modality with its standard error, such as `78 % ± 5 %`."""
     # Held-out samples may lie below chance by chance, which makes a share of more than all.
     share = finite(entry.get("memorised"))
     return f"{percent(share and min(share, 1.0))} ± {percent(entry.get('memorised_error'))}"
@@ -275,7 +275,7 @@ def _movement(state: LearningState, modality: str) -> str:
 
 
 def _later(worst: Record, last: Record, modality: str) -> str:
-    """How the last diagnosis compares with the worst one."""
+    """Compare the last diagnosis with the worst one."""
     entry = modality_entry(last, modality)
     if finite(entry.get("memorised")) is not None:
         return (
@@ -302,7 +302,7 @@ def _chance_gap(entry: Record) -> float | None:
 
 
 def _explains(chance: float, gap: float) -> bool:
-    """Whether chance pulls the gap's way and makes at least half of a gap that is not small."""
+    """Check whether chance pulls the gap's way and makes at least half of a gap that is not small."""
     return abs(gap) >= SMALL_GAP and chance * gap > 0 and abs(chance) >= abs(gap) / 2
 
 
@@ -322,7 +322,7 @@ def _count(quantity: float, word: str) -> str:
 
 
 def at(record: Record) -> str:
-    """When a record was made, such as ` at epoch 6`; empty if it does not say."""
+    """Say when a record was made, such as ` at epoch 6`; empty if it does not say."""
     if record.get("kind") == "start":
         return " before training"
     epoch = epoch_of(record)
@@ -330,7 +330,7 @@ def at(record: Record) -> str:
 
 
 def at_all(records: Sequence[Record]) -> str:
-    """When several records were made, such as ` at epochs 6 and 12`."""
+    """Say when several records were made, such as ` at epochs 6 and 12`."""
     if len(records) > MOST_NAMED_POINTS:
         return f" at each of {len(records)} points"
     epochs = [f"{round(epoch, 2):g}" for record in records if (epoch := epoch_of(record)) is not None]

@@ -1,4 +1,4 @@
-"""Writes a run's `report.md` and its figures."""
+"""Write a run's `report.md` and its figures."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -72,7 +72,7 @@ def write_report(
     of a run does (title, settings, notes, results, samples, versions), so that a report can be made anew.
 
     Args:
-        output_dir: Folder of the run, created where it is missing.
+        output_dir: Folder of the run, created if it is missing.
         title: Heading.
         records: Diagnosis records, one for each line of `relearn_history.jsonl`; may be empty.
         log_history: The Trainer's `state.log_history`; may be empty.
@@ -145,7 +145,7 @@ def write_report(
 
 
 def _earlier_feature_figures(output_dir: Path, modalities: Sequence[str]) -> list[str]:
-    """Markdown of the figures of features that are in a run's folder already."""
+    """Return Markdown of the figures of features that are in a run's folder already."""
     names = {name: f"figures/features_{file_stem(name)}.png" for name in modalities}
     return [
         f"![Figure of the {text(name)} features]({file})\n\nFeatures of {text(name)} by class, as drawn by an earlier "
@@ -246,7 +246,7 @@ def draw_figures(
 
 
 def _final_scores(records: Sequence[Record], modality: str) -> dict[str, str]:
-    """What belongs to the final weights: the diagnosis at the end, if there was one, by part."""
+    """Return the scores of the final weights by part: those of the diagnosis at the end, if there was one."""
     entry = modality_entry(records[-1], modality) if records and records[-1].get("kind") == "end" else {}
     for measure in (SEPARABILITY, PURITY):
         scores = {"train": finite(entry.get(measure.train)), "held-out": finite(entry.get(measure.val))}
@@ -256,7 +256,7 @@ def _final_scores(records: Sequence[Record], modality: str) -> dict[str, str]:
 
 
 def results_table(results: Mapping[str, Mapping[str, Any]]) -> str:
-    """Metrics as rows, splits as columns; a sentence where there is no result."""
+    """Return the metrics as rows, splits as columns; a sentence if there is no result."""
     splits = [split for split, metrics in results.items() if metrics]
     metrics = shown_metrics(metric for split in splits for metric in results[split])
     if not metrics:
@@ -291,7 +291,7 @@ def _cost(record: Record) -> str:
 
 
 def points_table(records: Sequence[Record], modalities: Sequence[str]) -> str:
-    """One row for each diagnosis and modality, folded if there are many; a sentence if there is none.
+    """Return one row for each diagnosis and modality, folded if there are many; a sentence if there is none.
 
     Columns without any value are left out.
     """
@@ -325,7 +325,7 @@ def points_table(records: Sequence[Record], modalities: Sequence[str]) -> str:
 
 
 def settings_table(settings: Mapping[str, Any]) -> str:
-    """Names and values as two columns; a sentence where there is none."""
+    """Return the names and values as two columns; a sentence if there is none."""
     if not settings:
         return "No settings were recorded."
     return table(("setting", "value"), [(code(name), code(value)) for name, value in settings.items()], numeric_from=2)

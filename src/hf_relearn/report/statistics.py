@@ -81,7 +81,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """Correct p values by Holm's step-down method, so that the whole table errs with a chance of 5 % at most.
 
     Args:
-        p_values: of all tests of the table; None is no test and is not counted.
+        p_values: of all tests of the table; None is not a test and is not counted.
     """
     tested = [index for index, p in enumerate(p_values) if p is not None]
     order = sorted(tested, key=lambda index: p_values[index] or 0.0)
@@ -94,7 +94,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def visible_difference(comparisons: Sequence[Paired]) -> float | None:
-    """The difference that these comparisons can just tell from 0: the median half-width of their 95 % intervals.
+    """Compute the smallest difference these comparisons tell from 0: the median half-width of their 95 % intervals.
 
     Arms without any spread of differences, such as an arm beside itself, do not count.
     """

@@ -120,7 +120,7 @@ def label_line_ends(
 
 
 def set_epoch_axis(axes: Axes, epochs: Sequence[float] | np.ndarray) -> None:
-    """Let the x axis run from 0 to the last epoch, with whole epochs as ticks where the range allows it."""
+    """Let the x axis run from 0 to the last epoch, with whole epochs as ticks if the range allows it."""
     last = max(epochs, default=0.0)
     axes.set_xlim(0, last * 1.02 if last > 0 else 1)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))

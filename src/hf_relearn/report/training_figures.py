@@ -27,7 +27,7 @@ from hf_relearn.report.theme import (
     set_epoch_axis,
 )
 
-MOST_LINES = 25  # more re-learning points than this are short ticks, not lines
+MOST_LINES = 25  # more re-learning steps than this are short ticks, not lines
 MOST_MARKERS = 12  # a curve of more evaluations carries no marks
 
 
@@ -35,7 +35,7 @@ MOST_MARKERS = 12  # a curve of more evaluations carries no marks
 def accuracy_figure(
     records: Sequence[Record], log_history: Sequence[Record], modalities: Sequence[str] | None = None
 ) -> Figure:
-    """Validation accuracy over training, with the re-learning points and the accuracy of each modality by itself.
+    """Validation accuracy over training, with the re-learning steps and the accuracy of each modality by itself.
 
     Args:
         records: Diagnosis records.
@@ -113,7 +113,7 @@ def _plot_curve(axes: Axes, epochs: np.ndarray, values: np.ndarray, *, color: st
 
 
 def _fit_accuracy_axis(axes: Axes, values: np.ndarray) -> None:
-    """Let the y axis hold the values with a margin, and stay between 0 and 1 where they do."""
+    """Let the y axis hold the values with a margin, and stay between 0 and 1 if they do."""
     low, high = float(values.min()), float(values.max())
     margin = max(0.08 * (high - low), 0.02)
     axes.set_ylim(

@@ -70,7 +70,7 @@ def read_verdict(
 
 
 def small_splits(results: Results, samples: Samples | None) -> list[str]:
-    """One sentence for each evaluated split that is too small to say much."""
+    """Return one sentence for each evaluated split that is too small to say much."""
     sentences = []
     for split, metrics in results.items():
         size, accuracy = _size(samples, split), finite(metrics.get("accuracy"))
@@ -84,7 +84,7 @@ def small_splits(results: Results, samples: Samples | None) -> list[str]:
 
 
 def missing_modalities(samples: Samples | None) -> list[str]:
-    """One sentence for each split: how many samples it holds, and how many lack which modality."""
+    """Return one sentence for each split: how many samples it holds, and how many lack which modality."""
     sentences = []
     for split, counts in (samples or {}).items():
         size = int(counts["samples"])
@@ -105,7 +105,7 @@ def _size(samples: Samples | None, split: str | None) -> int | None:
 
 
 def _error(accuracy: float, size: int) -> float:
-    """Standard error of an accuracy."""
+    """Return the standard error of an accuracy."""
     # Of one or two wrong samples the binomial error would be nearly 0, so a half is added to both sides.
     smoothed = (accuracy * size + 0.5) / (size + 1)
     return math.sqrt(smoothed * (1 - smoothed) / size)
@@ -118,7 +118,7 @@ def _worth(
     modalities: Sequence[str],
     size: int | None,
 ) -> tuple[list[str], str]:
-    """What the model and each modality by itself reach; and `below` if the fusion is worse than its best modality."""
+    """Say what the model and each modality reach; and `below` if the fusion is worse than its best modality."""
     where = f"On *{text(split)}*" if split is not None else "In the last evaluation"
     fused = finite(metrics.get("accuracy"))
     alone = {name: finite(metrics.get(f"unimodal_{name}_accuracy")) for name in modalities}
@@ -152,7 +152,7 @@ def _worth(
 
 
 def _course(log_history: Sequence[Record], results: Results) -> tuple[list[str], str]:
-    """What the whole curve of the validation accuracy says, and what follows."""
+    """Read the curve of the validation accuracy, and say what follows."""
     epochs, values = evaluation_series(log_history, "eval_accuracy")
     if values.size < 4:
         return [], ""

@@ -75,7 +75,7 @@ class RelearnTrainingArguments(
         self.check_targets()
 
     def relearn_settings(self) -> RelearnSettings:
-        """The settings alone, as `RelearnCallback` takes them."""
+        """Return the settings alone, as `RelearnCallback` takes them."""
         return RelearnSettings(**{item.name: getattr(self, item.name) for item in fields(RelearnSettings)})
 
 

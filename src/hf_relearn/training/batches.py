@@ -1,4 +1,4 @@
-"""Batches of a data set: the collator, and training batches whose random draws are seeded."""
+"""Collate batches of a data set, and seed the random draws of training batches."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ UNLABELLED = -100
 
 @dataclass(frozen=True)
 class MultimodalCollator:
-    """Data collator of a fusion model.
+    """Collate samples into a fusion model's inputs.
 
     `MultimodalRelearnTrainer` augments training batches only: for evaluation and diagnosis it calls
     `without_augmentation`. In another trainer, give training the collator and evaluation `without_augmentation()`.
@@ -42,13 +42,13 @@ class MultimodalCollator:
     num_labels: int | None = None
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Return `{modality}_{argument}` tensors and, where rows have labels, `labels`.
+        """Return `{modality}_{argument}` tensors and, if rows have labels, `labels`.
 
         `labels` are (batch,) int64; for lists of classes (batch, num_labels) float32, 1 for those that a sample has.
 
         Raises:
             KeyError: if a modality's column is missing.
-            ValueError: for labels that are no classes, or a vector of columns that are empty or no numbers.
+            ValueError: for labels that are not classes, or a vector of columns that are empty or not numbers.
         """
         columns = self.columns or {name: name for name in self.processor.inputs}
         for name, column in columns.items():
@@ -77,7 +77,7 @@ class MultimodalCollator:
         self.processor.label_column = self.label_column
 
     def without_augmentation(self) -> "MultimodalCollator":
-        """The same collator for evaluation."""
+        """Return the same collator for evaluation."""
         return replace(self, augmentation=None)
 
     def _labels(self, labels: list[Any]) -> Tensor:
@@ -118,10 +118,10 @@ class MultimodalCollator:
 
 
 def vector_of(row: Mapping[str, Any], columns: Sequence[str], modality: str) -> list[float] | None:
-    """The numbers of several columns as one vector; None where all of them are empty.
+    """Return the numbers of several columns as one vector; None if all of them are empty.
 
     Raises:
-        ValueError: for a column that is no number, or empty where others are not.
+        ValueError: for a column that is not a number, or empty if others are not.
     """
     vector = [row[column] for column in columns]
     if all(value is None for value in vector):
@@ -176,7 +176,7 @@ class SeededBatches(Dataset):
         return self.dataset[index]
 
     def __getitems__(self, indices: Sequence[int]) -> Any:
-        """The collated batch of these rows."""
+        """Return the collated batch of these rows."""
         entropy = [self.seed, int(self._epoch), *indices]
         with preserved_random_state(int(np.random.SeedSequence(entropy).generate_state(1)[0]), devices=False):
             many = getattr(self.dataset, "__getitems__", None)
@@ -225,7 +225,7 @@ class BalancedSampler(Sampler[int]):
 
 
 class EpochCallback(TrainerCallback):
-    """Tells `SeededBatches` the epoch; a data loader passes it on in some cases only."""
+    """Tell `SeededBatches` the epoch; a data loader passes it on in some cases only."""
 
     def on_epoch_begin(
         self,
@@ -241,5 +241,5 @@ class EpochCallback(TrainerCallback):
 
 
 def as_it_is(batch: Any) -> Any:
-    """The collate function of a data loader over `SeededBatches`."""
+    """Return the collate function of a data loader over `SeededBatches`."""
     return batch

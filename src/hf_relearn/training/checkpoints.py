@@ -1,4 +1,4 @@
-"""Which checkpoints of a run are whole, and reading weights back under the names that the model has in memory."""
+"""Find whole checkpoints of a run, and read weights back under the names that the model has in memory."""
 
 import json
 import logging
@@ -26,7 +26,7 @@ _NAME = re.compile(r"checkpoint-(\d+)$")
 
 
 def is_whole(checkpoint: str | os.PathLike) -> bool:
-    """Whether a checkpoint was written to its end, and not cut off by a kill."""
+    """Check whether a checkpoint was written to its end, and not cut off by a kill."""
     try:
         state = json.loads((Path(checkpoint) / LAST_FILE).read_bytes())
     except (FileNotFoundError, ValueError):  # cut off in the middle, it is no JSON
@@ -58,12 +58,12 @@ def damaged_file(checkpoint: str | os.PathLike) -> str | None:
 
 
 def step_of(checkpoint: str | os.PathLike) -> int:
-    """The optimizer step of a whole checkpoint."""
+    """Return the optimizer step of a whole checkpoint."""
     return json.loads((Path(checkpoint) / LAST_FILE).read_text(encoding="utf-8"))["global_step"]
 
 
 def begin_checkpoint(checkpoint: str | os.PathLike) -> None:
-    """Make a checkpoint's folder; one of an earlier life of the run no longer counts as whole while it is replaced."""
+    """Make a checkpoint's folder; one of an earlier life of the run does not count as whole while it is replaced."""
     Path(checkpoint).mkdir(parents=True, exist_ok=True)
     (Path(checkpoint) / LAST_FILE).unlink(missing_ok=True)
 
@@ -159,7 +159,7 @@ class MissedEvaluationCallback(TrainerCallback):
 
 
 def can_reload(model: object) -> TypeGuard[PreTrainedModel]:
-    """Whether `reload_weights` knows how to read this model's checkpoints; a `PeftModel` is left to the Trainer."""
+    """Check whether `reload_weights` can read this model's checkpoints; a `PeftModel` is left to the Trainer."""
     return isinstance(model, PreTrainedModel)
 
 

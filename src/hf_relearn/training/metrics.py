@@ -33,10 +33,10 @@ def load_metric(name: str, config_name: str | None = None) -> evaluate.Metric:
 
 
 def classification_metrics(prediction: EvalPrediction) -> dict[str, float]:
-    """Accuracy and F1, as the labels are.
+    """Return accuracy and F1, as the labels are.
 
     Of one class per sample, F1 is averaged over classes (`f1_macro`) and over samples (`f1_weighted`). Of multi-label
-    targets, a class is predicted where its probability is above one half; accuracy is the share of samples with every
+    targets, a class is predicted if its probability is above one half; accuracy is the share of samples with every
     class right, and F1 is averaged over classes (`f1_macro`) and over all decisions (`f1_micro`).
 
     Args:
@@ -58,7 +58,7 @@ def classification_metrics(prediction: EvalPrediction) -> dict[str, float]:
 
 
 def search_objective(args: TrainingArguments, *, measured: bool) -> tuple[Callable[[Mapping[str, float]], float], str]:
-    """The objective of a hyper-parameter search, and its direction: `metric_for_best_model`, or accuracy.
+    """Return the objective of a hyper-parameter search, and its direction: `metric_for_best_model`, or accuracy.
 
     Args:
         args: of the run.

@@ -1,4 +1,4 @@
-"""The accuracy of each modality by itself, and of the model without it."""
+"""Measure the accuracy of each modality by itself, and of the model without it."""
 
 import inspect
 from collections.abc import Mapping
@@ -57,7 +57,7 @@ class ModalityEvaluation:
     The predictions of uni-modal heads are judged if the model has heads. If it has none, a linear probe is fitted on
     the training features of a diagnosis of the very same weights, if one was made; else there is no such accuracy.
     If the outputs hold `ablation_logits`, predictions without some modalities are judged too. A sample without a
-    modality does not count for this modality, nor where none of its modalities is left. `ImbalanceMeasures`
+    modality does not count for this modality, nor if none of its modalities is left. `ImbalanceMeasures`
     tells what else is measured.
 
     Attributes:
@@ -108,7 +108,7 @@ class ModalityEvaluation:
                     self._batches.setdefault(name, []).append(_gathered(value, accelerator))
 
     def finish(self) -> dict[str, float]:
-        """End an evaluation: name of the metric -> value, empty where nothing could be measured."""
+        """End an evaluation: name of the metric -> value, empty if nothing could be measured."""
         self.evaluating = False
         metrics = self._imbalance.finish()
         for name, columns in self._judged.items():
@@ -136,7 +136,7 @@ class ModalityEvaluation:
 
 
 def makes_ablations(model: Any) -> bool:
-    """Whether a model, possibly with adapters, gives `ablation_logits` when asked to, of several modalities."""
+    """Check whether a model, possibly with adapters, gives `ablation_logits` when asked to, of several modalities."""
     model = model.get_base_model() if hasattr(model, "get_base_model") else model  # of a PeftModel
     several = len(getattr(getattr(model, "config", None), "modalities", ())) > 1
     return several and "output_ablations" in inspect.signature(model.forward).parameters
@@ -161,7 +161,7 @@ def _variants(
 
 
 def _judge(logits: Tensor, labels: Tensor, counted: Tensor) -> Tensor:
-    """(batch,) int64: 1 where the prediction is right, of multi-label targets in every class; 0; or not counted."""
+    """(batch,) int64: 1 if the prediction is right, of multi-label targets in every class; 0; or not counted."""
     if labels.ndim == 2:
         right = ((logits > 0) == (labels > 0.5)).all(dim=-1)
     else:

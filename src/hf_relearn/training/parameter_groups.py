@@ -23,7 +23,7 @@ def parse_learning_rates(learning_rates: Sequence[str] | None) -> list[tuple[str
     """Read `selector=rate` pairs, in order.
 
     Raises:
-        ValueError: for one without `=`, or with a rate that is no finite number of at least 0.
+        ValueError: for one without `=`, or with a rate that is not a finite number of at least 0.
     """
     parsed = []
     for pair in as_words(learning_rates) or []:
@@ -41,7 +41,7 @@ def parse_learning_rates(learning_rates: Sequence[str] | None) -> list[tuple[str
 
 
 def selected_parameters(model: nn.Module, selector: str, flag: str) -> dict[str, nn.Parameter]:
-    """The parameters that a selector names, by their names without wrappers.
+    """Return the parameters that a selector names, by their names without wrappers.
 
     Args:
         model: the model, possibly wrapped by DDP, torch.compile or PEFT.
@@ -93,7 +93,7 @@ def freeze_parameters(model: nn.Module, selectors: Sequence[str] | None) -> None
 
 
 def trained_learning_rates(model: nn.Module, learning_rates: Sequence[str] | None) -> dict[int, float]:
-    """Learning rates of those trained parameters that have one of their own, by the parameters' ids.
+    """Return the learning rates of those trained parameters that have one of their own, by the parameters' ids.
 
     Raises:
         ValueError: as `selected_parameters`, or if a selector names frozen parameters only.

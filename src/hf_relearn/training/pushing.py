@@ -1,4 +1,4 @@
-"""Pushing to the Hub: exactly the files that a colleague needs, and no failure that costs a run."""
+"""Push to the Hub: exactly the files that a colleague needs, and no failure that costs a run."""
 
 import json
 import logging
@@ -42,7 +42,7 @@ class PushingTrainer(Trainer):
     _warned_of_push = False
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
-        """Create the repository. Where that fails, training goes on, and the push at its end tries again.
+        """Create the repository. If that fails, training goes on, and the push at its end tries again.
 
         Raises:
             ValueError: for a name that no repository can have, or a `hub_strategy` that pushes checkpoints, since
@@ -185,7 +185,7 @@ class PushingTrainer(Trainer):
         return HfApi(library_name="hf_relearn")
 
     def _repository(self) -> str:
-        """The repository's name: as created, as given, or that of the output directory."""
+        """Return the repository's name: as created, as given, or that of the output directory."""
         return self.hub_model_id or self.args.hub_model_id or Path(str(self.args.output_dir)).absolute().name
 
     def _warn_of_push(self, reason: str) -> None:
@@ -202,6 +202,6 @@ class PushingTrainer(Trainer):
 
 
 def shareable_arguments(args: TrainingArguments) -> str:
-    """The arguments as JSON, sorted, without what belongs to one machine or user: folders, tokens, the Hub's names."""
+    """Write the arguments as sorted JSON, without those of one machine or user: folders, tokens, the Hub's names."""
     shared = {name: value for name, value in args.to_dict().items() if not name.startswith(_NOT_SHARED)}
     return json.dumps(scrub_json(shared, local_roots(str(args.output_dir))), indent=2, sort_keys=True) + "\n"

@@ -29,7 +29,7 @@ class RunFolder:
     Args:
         records: diagnosis records, without those of changed settings.
         log_history: the Trainer's.
-        step: the step that training came to; None where no state of a Trainer is there.
+        step: the step that training came to; None if no state of a Trainer is there.
         results: split -> metric -> value.
         report: what the report was told: `title`, `settings`, `notes`, `results`, `samples`, `versions`; empty
             without one.
@@ -43,7 +43,7 @@ class RunFolder:
 
 
 def read_run_folder(folder: str | Path) -> RunFolder:
-    """Read a run's files: the diagnosis records, the Trainer's state (of the last checkpoint, where the run did not
+    """Read a run's files: the diagnosis records, the Trainer's state (of the last checkpoint, if the run did not
     end), and what its report was told; without a report, the results that the Trainer saved.
 
     Raises:
@@ -82,7 +82,7 @@ def require_run(folder: str | Path, run: RunFolder) -> None:
 
 
 def read_json_object(path: Path) -> Mapping[str, Any]:
-    """A file's JSON object; empty where there is no file.
+    """Return a file's JSON object; empty if there is no file.
 
     Raises:
         ValueError: for a file that holds something else.
@@ -99,7 +99,7 @@ def read_json_object(path: Path) -> Mapping[str, Any]:
 
 
 def _last_state(folder: Path) -> Path | None:
-    """The Trainer's state of the run's end, or else of its last checkpoint."""
+    """Return the Trainer's state of the run's end, or else of its last checkpoint."""
     if (folder / STATE_FILE).is_file():
         return folder / STATE_FILE
     states = folder.glob(f"checkpoint-*/{STATE_FILE}")
@@ -108,7 +108,7 @@ def _last_state(folder: Path) -> Path | None:
 
 
 def _saved_results(folder: Path) -> dict[str, dict[str, float]]:
-    """Quality measures of the files that `Trainer.save_metrics` wrote: split -> metric -> value."""
+    """Return the quality measures of the files that `Trainer.save_metrics` wrote: split -> metric -> value."""
     results = {}
     for path in sorted(folder.glob(f"*{_RESULTS}")):
         split = path.name.removesuffix(_RESULTS)
@@ -172,10 +172,10 @@ def rebuild_card(
     """Write `README.md` and its figures into a saved model's folder, from what its run left there.
 
     What only the author knows (heading, repository, licence, languages, tags, data sets) is taken from the card that
-    is there, where it is not given anew.
+    is there, if it is not given anew.
 
     Args:
-        folder: of the model; the records and states of its run are read where they are there, too.
+        folder: of the model; the records and states of its run are read if they are there, too.
         repository: Hub id that the card's code loads from.
         model_name: heading.
         license: one of the Hub's identifiers.
@@ -228,7 +228,7 @@ def rebuild_card(
 
 
 def _earlier_card(path: Path) -> tuple[str, dict[str, Any]]:
-    """Text and metadata of a card; both empty where there is none."""
+    """Return the text and metadata of a card; both empty if there is none."""
     if not path.is_file():
         return "", {}
     text = path.read_text(encoding="utf-8")

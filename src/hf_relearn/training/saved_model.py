@@ -1,4 +1,4 @@
-"""Diagnosing a model that is there already, on any data, without training it."""
+"""Diagnose a saved model on any data, without training it."""
 
 import tempfile
 import warnings
@@ -17,7 +17,7 @@ from hf_relearn.training.batches import MultimodalCollator
 
 @dataclass(frozen=True)
 class SavedModelDiagnosis:
-    """What a diagnosis of a saved model found.
+    """Hold the diagnosis of a saved model.
 
     Attributes:
         modalities: modality -> its diagnosis.
@@ -107,7 +107,7 @@ def diagnose_saved_model(
 
 
 def _probe(modality: str, parts: Mapping[str, PartFeatures], seed: int) -> float:
-    """Accuracy of a probe on one modality's features, by the samples that have it."""
+    """Return the accuracy of a probe on one modality's features, by the samples that have it."""
     values = []
     for part in (parts["training"], parts["diagnosing"]):
         rows = part.having(modality)

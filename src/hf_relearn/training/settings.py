@@ -19,7 +19,7 @@ class ParameterSettings:
 
     A *selector* is the name of a modality (its whole encoder), the name of another part of the model (`classifier`,
     `fusion`, `unimodal_heads`), or a regular expression that is searched for in the parameter names
-    (`"vision.*embeddings"`). Where several match a parameter, the last one counts.
+    (`"vision.*embeddings"`). If several match a parameter, the last one counts.
     """
 
     learning_rates: list[str] | None = field(
@@ -33,7 +33,7 @@ class ParameterSettings:
     freeze: list[str] | None = field(
         default=None,
         metadata={
-            "help": "What is not trained: modalities, other parts, or regular expressions, as in --learning_rates."
+            "help": "Modalities, other parts or regular expressions, as in --learning_rates, that are not trained."
         },
     )
 

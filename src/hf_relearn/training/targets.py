@@ -1,4 +1,4 @@
-"""What the loss makes of the labels: class weights, label smoothing, and several classes per sample."""
+"""Prepare labels for the loss: class weights, label smoothing, and several classes per sample."""
 
 import math
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ def parse_class_weights(weights: Sequence[str]) -> list[float]:
     """Read one weight per class.
 
     Raises:
-        ValueError: if one is no finite number of at least 0.
+        ValueError: if one is not a finite number of at least 0.
     """
     try:
         numbers = [float(weight) for weight in weights]
@@ -33,14 +33,14 @@ def parse_class_weights(weights: Sequence[str]) -> list[float]:
 
 
 def balanced_class_weights(labels: np.ndarray, num_classes: int) -> list[float]:
-    """n / (k * count) for each class, so that a weight is 1 where all classes are as frequent.
+    """n / (k * count) for each class, so that a weight is 1 if all classes are as frequent.
 
     Args:
         labels: (n,) classes of the training part; -100 counts as no label.
         num_classes: k.
 
     Raises:
-        ValueError: for a class without samples, or labels that are no classes.
+        ValueError: for a class without samples, or labels that are not classes.
     """
     labels = labels[labels != -100]
     if len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
@@ -54,7 +54,7 @@ def balanced_class_weights(labels: np.ndarray, num_classes: int) -> list[float]:
 
 
 def is_fusion_model(model: Any) -> bool:
-    """Whether a model, possibly with adapters, is one of ours, whose loss follows its configuration."""
+    """Check whether a model, possibly with adapters, is one of ours, whose loss follows its configuration."""
     return isinstance(getattr(model, "config", None), MultimodalConfig)
 
 
@@ -112,11 +112,11 @@ def _weights(class_weights: Sequence[str], config: Any, train_dataset: Any, name
 
 
 def refuse_multi_label_diagnosis(model: nn.Module, diagnosed: bool) -> None:
-    """Refuse strengths that are diagnosed where samples have several classes.
+    """Refuse diagnosed strengths if samples have several classes.
 
     Args:
         model: its configuration's `problem_type` tells.
-        diagnosed: whether points come with diagnosed strengths.
+        diagnosed: whether re-learning steps come with diagnosed strengths.
 
     Raises:
         ValueError: says what works instead.

@@ -1,4 +1,4 @@
-"""The Trainer: it prepares the diagnosing part, adds the callback, and measures each modality by itself."""
+"""Train with diagnosis and re-learning: hold out samples, add the callback, measure each modality by itself."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -52,7 +52,7 @@ logger = logging.getLogger(__name__)
 
 
 class MultimodalRelearnTrainer(PushingTrainer):
-    """`Trainer` that diagnoses and re-learns a `MultimodalForClassification`.
+    """Train a `MultimodalForClassification`, diagnosed and re-learnt on the way.
 
     Beyond `Trainer`'s own arguments:
 
@@ -79,7 +79,7 @@ class MultimodalRelearnTrainer(PushingTrainer):
         card_info: a `CardInfo` of what the model card has to be told (licence, language, notes); None for nothing.
 
     Raises:
-        ValueError: if there is no diagnosing part where one is needed, or one is asked for from a stream; for settings
+        ValueError: if held-out samples are needed but missing, or are asked for from a stream; for settings
             of parameters or classes that do not fit the model.
     """
 
@@ -173,10 +173,10 @@ class MultimodalRelearnTrainer(PushingTrainer):
         write_model_card(self, *args, **kwargs)
 
     def part_features(self) -> dict[str, PartFeatures]:
-        """Uni-modal features of both parts with the present weights, keyed `"training"` and `"diagnosing"`.
+        """Return uni-modal features of both parts with the present weights, keyed `"training"` and `"diagnosing"`.
 
         Raises:
-            ValueError: if the trainer has no diagnosing part.
+            ValueError: if the trainer does not have held-out samples.
         """
         if self.diagnosis_dataset is None:
             raise ValueError("the trainer has no diagnosing part whose features could be shown")
@@ -220,7 +220,7 @@ class MultimodalRelearnTrainer(PushingTrainer):
         refuse_multi_label_diagnosis(model, args.needs_diagnosis)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """The Trainer's, with the learning rates of `args.learning_rates`."""
+        """Create the Trainer's optimizer, with the learning rates of `args.learning_rates`."""
         new = self.optimizer is None
         optimizer = super().create_optimizer(model)
         if new and self.args.learning_rates:
@@ -240,7 +240,7 @@ class MultimodalRelearnTrainer(PushingTrainer):
         return BalancedSampler(labels, self.args.seed if self.args.data_seed is None else self.args.data_seed)
 
     def get_train_dataloader(self) -> DataLoader:
-        """The Trainer's, with batches whose random draws are seeded by batch, where rows have numbers."""
+        """Return the Trainer's data loader; if rows have numbers, random draws are seeded by batch."""
         dataset, collator = self.train_dataset, self.data_collator
         if (
             is_stream(dataset) or self.args.remove_unused_columns
