@@ -141,7 +141,7 @@ FROM_SCRATCH: dict[str, Any] = {**IMAGE_TEXT, "num_train_epochs": 20, "learning_
 
 
 def defaults(chosen: argparse.Namespace) -> dict[str, Any]:
-    """What the flags' defaults are, for the data and the preset chosen."""
+    """Return the flags' defaults for the data and the preset chosen."""
     own_data = FROM_SCRATCH if chosen.from_scratch else IMAGE_TEXT
     return {**(own_data if chosen.dataset_name else SAMPLE), **preset_defaults(chosen)}
 

@@ -105,7 +105,7 @@ def card(
     """Rebuild the model card of a saved model.
 
     Makes README.md, the model card, and its figures anew in a saved model's folder. The record of its run is read if
-    it is there. What only you know (heading, licence, languages, tags, data sets) is kept from the card that is
+    it is there. The author's own words (heading, licence, languages, tags, data sets) are kept from the card that is
     there, unless flags say otherwise; other changes by hand are lost.
     """
     with quiet(context):

@@ -159,7 +159,7 @@ def load_table(
         label_column: column with class labels: `ClassLabel`, integers or strings; or lists of them, if a sample
             has several classes or none.
         splits: `train`, `validation`, `test` -> name of the split there. A missing validation split is drawn from
-            the training split, seeded, and stratified where a sample has one class; a missing test split stays
+            the training split, seeded, and stratified if a sample has one class; a missing test split stays
             missing, unless `test_fraction` draws it.
         kinds: modality -> `audio`, `image` (or `vision`), `video`, `text` or `features`; a modality that is not named
             here is of the kind that it is called.
@@ -231,7 +231,7 @@ def load_table(
 def _with_drawn_part(
     splits: DatasetDict, part: str, fraction: float, seed: int, label_column: str, name: str
 ) -> DatasetDict:
-    """Draw a part from the training split, stratified where a sample has one class."""
+    """Draw a part from the training split, stratified if a sample has one class."""
     train, stratum = splits["train"], {}
     if isinstance(train.features[label_column], ClassLabel):
         stratum = {"stratify_by_column": label_column}

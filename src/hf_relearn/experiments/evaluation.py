@@ -27,7 +27,7 @@ class Evaluation:
     Attributes:
         metrics: those of the run's report, by name.
         per_class: class -> `precision`, `recall`, `f1` and `support`.
-        confusion: (classes, classes) counts, true classes in rows; None where a sample has several classes.
+        confusion: (classes, classes) counts, true classes in rows; None if a sample has several classes.
         names: of the classes.
         labels: (n,) integers, -100 without a class, or (n, classes) zeros and ones.
         scores: (n, classes) probabilities.
@@ -41,7 +41,7 @@ class Evaluation:
     scores: np.ndarray
 
     def write(self, folder: str | Path) -> list[Path]:
-        """Write `metrics.json`, `predictions.csv` and, where there is one, `confusion.png`; returns their paths."""
+        """Write `metrics.json`, `predictions.csv` and, if there is one, `confusion.png`; returns their paths."""
         from hf_relearn.report.confusion_figure import confusion_figure
         from hf_relearn.report.theme import render_png
 
@@ -101,7 +101,7 @@ def evaluate_saved_model(
         progress: whether to show progress bars.
 
     Raises:
-        ValueError: for labels that are no classes of the model.
+        ValueError: for labels that are not classes of the model.
     """
     with tempfile.TemporaryDirectory() as folder:  # training arguments want one; nothing is written
         args = RelearnTrainingArguments(

@@ -154,7 +154,7 @@ def refuse_small_networks(models: Mapping[str, str | None], examples: Iterable[s
     """Refuse to train small random networks on somebody's own data without being asked to.
 
     Args:
-        models: modality -> its backbone, None where none is named.
+        models: modality -> its backbone, None if none is named.
         examples: flags that name pretrained ones.
 
     Raises:

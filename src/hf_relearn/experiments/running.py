@@ -338,7 +338,7 @@ def run_experiment(
 
 
 def _results_lines(results: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """The main metrics as rows and the splits as columns."""
+    """Return the main metrics as rows and the splits as columns."""
     measured = shown_metrics(name for metrics in results.values() for name in metrics)
     of_modalities = ("unimodal_", "only_", "without_")
     names = [name for name in measured if name in _MAIN_METRICS or name.startswith(of_modalities)] or measured

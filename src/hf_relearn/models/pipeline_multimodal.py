@@ -193,7 +193,7 @@ class MultimodalClassificationPipeline(Pipeline):
     def collate(
         self, samples: Sequence[tuple[int, dict[str, Any] | ValueError]], on_error: str = "raise"
     ) -> dict[str, Any]:
-        """Make the model's inputs of numbered samples; `errors` tells of those to skip, where there are some."""
+        """Make the model's inputs of numbered samples; `errors` tells of those to skip, if there are some."""
         errors = ["" if isinstance(values, Mapping) else str(values) for _, values in samples]
         good = [values for _, values in samples if isinstance(values, Mapping)]
         try:
@@ -279,7 +279,7 @@ class MultimodalClassificationPipeline(Pipeline):
             Modality -> raw value, and the columns that belong to none.
 
         Raises:
-            ValueError: for a vector with a cell that is no number.
+            ValueError: for a vector with a cell that is not a number.
         """
         rest, sample = dict(row), {}
         for name, column in (self.processor.columns if columns is None else columns).items():
@@ -322,7 +322,7 @@ class _Numbered(Dataset):
 
 
 def _vector(columns: Sequence[str], values: Sequence[Any]) -> list[float] | None:
-    """Join the cells of several columns to one vector; None where all of them are empty."""
+    """Join the cells of several columns to one vector; None if all of them are empty."""
     if all(value is None for value in values):
         return None
     try:

@@ -36,7 +36,7 @@ def chosen_encoders(encoders: Mapping[str, nn.Module], modalities: Sequence[str]
 
 
 def own_encoders(model: nn.Module) -> Mapping[str, nn.Module]:
-    """The encoders of a `MultimodalForClassification`.
+    """Return the encoders of a `MultimodalForClassification`.
 
     Raises:
         ValueError: for another model.
@@ -50,7 +50,7 @@ def own_encoders(model: nn.Module) -> Mapping[str, nn.Module]:
 
 
 def own_heads(model: nn.Module) -> Mapping[str, nn.Module]:
-    """The uni-modal heads of a `MultimodalForClassification`."""
+    """Return the uni-modal heads of a `MultimodalForClassification`."""
     return dict(model.unimodal_heads.items())  # type: ignore[operator, union-attr]
 
 

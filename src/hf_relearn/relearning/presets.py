@@ -30,7 +30,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def preset_settings(preset: str, relearn_interval: int | None = None) -> dict[str, Any]:
-    """Return the settings of a preset by field; an interval takes the place of its re-learning points.
+    """Return the settings of a preset by field; an interval takes the place of its shares.
 
     Raises:
         ValueError: for an unknown preset.

@@ -73,7 +73,7 @@ def divide(
 
 
 def label_column_of(dataset: Any) -> str:
-    """The column with labels of a data set: `label` or `labels`, or else its only column of classes."""
+    """Return the column with labels of a data set: `label` or `labels`, or else its only column of classes."""
     features: Mapping[str, Any] = getattr(dataset, "features", None) or {}
     classes = [
         name for name, feature in features.items() if isinstance(getattr(feature, "feature", feature), ClassLabel)
@@ -83,7 +83,7 @@ def label_column_of(dataset: Any) -> str:
 
 
 def check_number_of_classes(model: Any, dataset: Any, names: Sequence[str]) -> None:
-    """Refuse labels beyond the classes of a fusion model, where a data set tells them without being visited.
+    """Refuse labels beyond the classes of a fusion model, if a data set tells them without being visited.
 
     Raises:
         ValueError: names the column and the number of classes that it takes.
