@@ -160,7 +160,7 @@ def test_image_text_recipe_on_its_generated_pictures(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:chance alone explains", "ignore:the diagnosing part has no sample")
-@pytest.mark.filterwarnings("ignore:none of the parameters of the encoder")
+@pytest.mark.filterwarnings("ignore:none of the parameters of the encoder", "ignore:.*so the encoder is dead")
 def test_image_text_recipe_on_the_two_towers_of_a_checkpoint(tables, tmp_path, run_here):
     clip, output = tmp_path / "clip", tmp_path / "run"
     torch.manual_seed(0)

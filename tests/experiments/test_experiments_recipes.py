@@ -48,13 +48,14 @@ def test_cremad_recipe_ends_with_a_model_that_loads_and_a_report(corpus, tmp_pat
         "train_cremad.py",
         *("--data_dir", str(corpus), "--cache_dir", str(tmp_path / "cache"), "--output_dir", str(output)),
         *("--num_train_epochs", "3", "--relearn_interval", "1", "--diagnosis_interval", "1", *SMALL, *TINY),
+        *("--relearn_strength", "0.9"),
         *("--license", "mit", "--language", "en"),
         launcher=accelerate,
     )
     assert [record["kind"] for record in history(output)] == ["point", "point", "end"]
-    assert "re-learnt with α 0.900" in text
+    assert "re-learnt (α .90)" in text
     report = (output / "report.md").read_text()
-    for figure in ("purity", "alpha", "accuracy", "features_audio", "features_vision"):
+    for figure in ("separability", "accuracy", "features_audio", "features_vision"):
         assert f"figures/{figure}.png" in report
         assert (output / "figures" / f"{figure}.png").stat().st_size > 5000
     card = (output / "README.md").read_text()

@@ -29,7 +29,7 @@ ALPHA = 0.6043677771176636
 class Watched(TorchDispatchMode):
     """Notes the collective operations, and the elements of the largest (local) tensor that any operation gave.
 
-    Bytes are left out: safetensors maps a file as one tensor of bytes, of which it reads what is asked for.
+    Bytes and views are left out: safetensors maps a file, of which it reads what is asked for.
     """
 
     def __init__(self):
@@ -44,7 +44,8 @@ class Watched(TorchDispatchMode):
         outputs = output if isinstance(output, (tuple, list)) else [output]
         plain = [one for one in outputs if isinstance(one, torch.Tensor) and not isinstance(one, DTensor)]
         plain = [one for one in plain if one.is_floating_point()]
-        self.largest = max([self.largest, *(one.numel() for one in plain)])
+        if not any(returned.alias_info and not returned.alias_info.is_write for returned in func._schema.returns):
+            self.largest = max([self.largest, *(one.numel() for one in plain)])
         return output
 
 

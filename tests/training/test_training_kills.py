@@ -58,7 +58,7 @@ def lived(tmp_path_factory) -> Path:
 def expected(lived) -> dict:
     """Result of the run that nothing interrupted."""
     result = result_of(lived / "uninterrupted-result")
-    assert [record["kind"] for record in result["history"]] == ["point", "point", "point", "end"]
+    assert [record["kind"] for record in result["history"]] == ["start", "point", "point", "point", "end"]
     assert any(0 < values["alpha"] < 1 for r in result["history"][:-1] for values in r["modalities"].values())
     assert [entry["step"] for entry in result["log"] if "eval_loss" in entry] == [2, 4, 6, 8]
     return result

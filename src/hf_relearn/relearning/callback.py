@@ -340,6 +340,8 @@ class RelearnCallback(TrainerCallback):
                     "(auto_find_batch_size): lower --per_device_eval_batch_size"
                 ) from error
             raise
+        if self._schedule.planned():
+            reshard_(model)  # forward passes without backward passes leave the root of FSDP2 whole
         suggested = {name: self._suggested(point.diagnoses.get(name)) for name in self._encoders}
         return replace(
             point,

@@ -18,6 +18,7 @@ from hf_relearn.records import finite
 WIDTH = 100  # columns of a line at most
 _QUIET_SECONDS = 60  # without a bar, a training loss is printed after so long a silence
 _SPEED = ("runtime", "samples_per_second", "steps_per_second", "jit_compilation_time", "model_preparation_time")
+_COMMANDS = ("hf ", "hf-relearn ", "python ", "accelerate ", "next ")
 _UNIMODAL = re.compile(r"unimodal_(.+)_accuracy")
 
 
@@ -30,8 +31,9 @@ def say(text: str, *, error: bool = False) -> None:
     """
     for line in text.splitlines() or [""]:
         wrapped = textwrap.wrap(line, WIDTH, subsequent_indent="    ", break_on_hyphens=False) or [""]
-        # A line that fits stays as it is: `wrap` would squeeze the blanks of a table.
-        tqdm.write(line if len(line) <= WIDTH else "\n".join(wrapped), file=sys.stderr if error else sys.stdout)
+        # A line that fits stays as it is: `wrap` would squeeze the blanks of a table. So does a command to copy.
+        whole = len(line) <= WIDTH or line.lstrip().startswith(_COMMANDS)
+        tqdm.write(line if whole else "\n".join(wrapped), file=sys.stderr if error else sys.stdout)
 
 
 class LineHandler(logging.Handler):
