@@ -3,6 +3,7 @@
     python benchmarks/evidence/run.py --data_dir DATA --out evidence.jsonl --jobs 2
     python benchmarks/evidence/run.py --data_dir DATA --tune --out tuning.jsonl
     python benchmarks/evidence/run.py --out evidence.jsonl --tables docs/evidence.md
+    python benchmarks/evidence/run.py --data_dir DATA --figure docs/separability.png --tasks TASK --first_seed SEED
 
 A run that stands in the file is not trained again, so a measurement that was stopped goes on. The test accuracy of the
 last epoch counts. Every arm of a seed has the same samples, initial weights and batches.
@@ -30,6 +31,8 @@ sys.path.insert(0, str(HERE))
 from tables import write_tables  # noqa: E402
 from tasks import TASKS, Stacking, Task, TensorRows  # noqa: E402
 
+from hf_relearn.report.diagnosis_figures import separability_figure  # noqa: E402
+from hf_relearn.report.theme import render_png  # noqa: E402
 from hf_relearn.training import PRESETS, MultimodalRelearnTrainer, RelearnTrainingArguments  # noqa: E402
 
 # Arm -> changes of the training arguments, and the weight of the uni-modal heads.
@@ -136,6 +139,15 @@ def measure(name: str, arm: str, seed: int, data_dir: Path, changes: Mapping[str
     return result
 
 
+def draw(name: str, seed: int, data_dir: Path, path: Path) -> None:
+    """Train the arm `balanced` with a diagnosis every second epoch, and draw the separabilities."""
+    task = TASKS[name]
+    parts = task.load(data_dir / task.folder, seed)
+    changes, weight = ARMS["balanced"]
+    trainer, _ = train(task, name, "balanced", seed, parts, {**changes, "diagnosis_interval": 2}, weight)
+    path.write_bytes(render_png(separability_figure(trainer.relearn_callback.records)))
+
+
 def wanted_runs(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """The runs that the options ask for, seeds outermost, so that a stopped measurement is paired."""
     if options.tune:
@@ -182,7 +194,7 @@ def work(options: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", help="folder with one folder per data set")
-    parser.add_argument("--out", required=True, help="JSON lines, one per finished run")
+    parser.add_argument("--out", default="evidence.jsonl", help="JSON lines, one per finished run")
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
     parser.add_argument("--arms", nargs="+", default=[*ARMS, ENSEMBLE], choices=[*ARMS, ENSEMBLE])
     parser.add_argument("--seeds", type=int, default=8)
@@ -190,6 +202,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="processes at once")
     parser.add_argument("--share", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--tune", action="store_true", help="tune heads and joint on seeds of their own")
+    parser.add_argument("--figure", metavar="FILE", help="draw the run of the first task and seed, and nothing else")
     parser.add_argument("--tables", metavar="FILE", help="write the tables of the finished runs, and train nothing")
     options = parser.parse_args()
     if options.tables:
@@ -203,6 +216,9 @@ def main() -> None:
     if absent:
         print(f"not in {options.data_dir}, so left out: {', '.join(absent)}")
         options.tasks = [name for name in options.tasks if TASKS[name].folder not in absent]
+    if options.figure:
+        draw(options.tasks[0], options.first_seed, Path(options.data_dir), Path(options.figure))
+        return
     if options.jobs == 1 or options.share is not None:
         torch.set_num_threads(1)
         options.share = options.share or 0

@@ -39,6 +39,7 @@ def tables(results: Sequence[dict[str, Any]]) -> str:
             arm: {each["seed"]: each for each in of_task if each["arm"] == arm}
             for arm in dict.fromkeys(result["arm"] for result in of_task)
         }
+        arms = {arm: runs for arm, runs in arms.items() if len(runs) > 1}  # one seed says nothing
         lines = [
             f"### {task}",
             "",
