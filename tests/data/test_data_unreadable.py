@@ -99,7 +99,11 @@ def test_each_reason_is_recognised(few, tmp_path, caplog, damage):
     with caplog.at_level(logging.WARNING):
         dataset = prepare_cremad(few, tmp_path / "cache", num_proc=1, max_unreadable_share=0.2)
     assert len(dataset) == 5 and CLIP not in dataset["name"][:]
-    (record,) = [record for record in caplog.records if record.name.startswith("hf_relearn")]
+    (record,) = [
+        record
+        for record in caplog.records
+        if record.name.startswith("hf_relearn") and record.levelno == logging.WARNING
+    ]
     assert f"{reason}: 1" in record.message and "unreadable.csv" in record.message
     assert _listed(tmp_path / "cache") == [(CLIP, f"{folder}/{path.name}", reason)]
 
