@@ -8,6 +8,8 @@ import typer
 
 from hf_relearn.cli.shared import (
     Cpu,
+    DatasetConfigName,
+    DatasetName,
     ModelName,
     Revision,
     UsageError,
@@ -35,20 +37,10 @@ EPILOG = epilog(
 def diagnose(
     context: typer.Context,
     model: ModelName,
-    dataset_name: Annotated[
-        str,
-        typer.Option(
-            "--dataset_name",
-            metavar="NAME",
-            help="Hub id, local folder (Parquet, CSV, JSON, or media with metadata), or one such file.",
-            show_default=False,
-        ),
-    ],
+    dataset_name: DatasetName,
     revision: Revision = "main",
     cpu: Cpu = False,
-    dataset_config_name: Annotated[
-        str | None, typer.Option("--dataset_config_name", metavar="NAME", help="Configuration of the data set.")
-    ] = None,
+    dataset_config_name: DatasetConfigName = None,
     columns: Annotated[
         list[str] | None,
         typer.Option(

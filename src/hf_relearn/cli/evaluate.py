@@ -7,6 +7,8 @@ import typer
 
 from hf_relearn.cli.shared import (
     Cpu,
+    DatasetConfigName,
+    DatasetName,
     ModelName,
     Revision,
     epilog,
@@ -26,20 +28,10 @@ EPILOG = epilog(
 def evaluate(
     context: typer.Context,
     model: ModelName,
-    dataset_name: Annotated[
-        str,
-        typer.Option(
-            "--dataset_name",
-            metavar="NAME",
-            help="Hub id, local folder (Parquet, CSV, JSON, or media with metadata), or one such file.",
-            show_default=False,
-        ),
-    ],
+    dataset_name: DatasetName,
     revision: Revision = "main",
     cpu: Cpu = False,
-    dataset_config_name: Annotated[
-        str | None, typer.Option("--dataset_config_name", metavar="NAME", help="Configuration of the data set.")
-    ] = None,
+    dataset_config_name: DatasetConfigName = None,
     split: Annotated[str, typer.Option("--split", metavar="SPLIT", help="Split to evaluate.")] = "test",
     columns: Annotated[
         list[str] | None,

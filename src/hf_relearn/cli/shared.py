@@ -21,6 +21,18 @@ Revision = Annotated[
     str, typer.Option("--revision", metavar="NAME", help="Branch, tag or commit of a model on the Hub.")
 ]
 Cpu = Annotated[bool, typer.Option("--cpu", help="Leave accelerators alone.")]
+DatasetName = Annotated[
+    str,
+    typer.Option(
+        "--dataset_name",
+        metavar="NAME",
+        help="Hub id, local folder (Parquet, CSV, JSON, or media with metadata), or one such file.",
+        show_default=False,
+    ),
+]
+DatasetConfigName = Annotated[
+    str | None, typer.Option("--dataset_config_name", metavar="NAME", help="Configuration of the data set.")
+]
 
 
 class UsageError(ValueError):
