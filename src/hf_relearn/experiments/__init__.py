@@ -7,6 +7,7 @@ from hf_relearn.lazy import lazy_names
 if TYPE_CHECKING:
     from hf_relearn.experiments.arguments import PRESETS, RunArguments, preset_defaults
     from hf_relearn.experiments.comparison import run_or_compare
+    from hf_relearn.experiments.experiment import Experiment
     from hf_relearn.experiments.launch import run_recipe
     from hf_relearn.experiments.modalities import Modality
     from hf_relearn.experiments.model_arguments import (
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
         refuse_small_networks,
     )
     from hf_relearn.experiments.parsing import parse_recipe_arguments
-    from hf_relearn.experiments.running import Experiment, RunResult, run_experiment, show_progress
+    from hf_relearn.experiments.running import RunResult, run_experiment, show_progress
     from hf_relearn.experiments.table_arguments import TableArguments
 
 __getattr__ = lazy_names(
@@ -33,7 +34,7 @@ __getattr__ = lazy_names(
         "refuse_small_networks": "hf_relearn.experiments.model_arguments",
         "parse_recipe_arguments": "hf_relearn.experiments.parsing",
         "run_recipe": "hf_relearn.experiments.launch",
-        "Experiment": "hf_relearn.experiments.running",
+        "Experiment": "hf_relearn.experiments.experiment",
         "RunResult": "hf_relearn.experiments.running",
         "run_experiment": "hf_relearn.experiments.running",
         "show_progress": "hf_relearn.experiments.running",

@@ -14,10 +14,11 @@ from filelock import FileLock, Timeout
 
 from hf_relearn.experiments.arguments import RunArguments
 from hf_relearn.experiments.arms import Run, known_arms, plan_runs
+from hf_relearn.experiments.experiment import Experiment
 from hf_relearn.experiments.predictions import combine, load_predictions, of_heads
 from hf_relearn.experiments.processes import Processes, RunFailed, die_with_parent, is_child
 from hf_relearn.experiments.results import read_result, write_result
-from hf_relearn.experiments.running import Experiment, run_experiment
+from hf_relearn.experiments.running import run_experiment
 from hf_relearn.files import whole_file
 from hf_relearn.hub.upload import PUSH_FAILED_EXIT_CODE
 from hf_relearn.report import write_comparison

@@ -7,7 +7,7 @@ way back to the weights that an `InitialWeights` file keeps.
 
 from hf_relearn.method.alpha import learning_state_alpha
 from hf_relearn.method.diagnosis import DiagnosisWarning, ModalityDiagnosis, diagnose
-from hf_relearn.method.initial_weights import InitialWeights, InitialWeightsError
+from hf_relearn.method.initial_weights import InitialWeights
 from hf_relearn.method.probe import linear_probe_accuracy
 from hf_relearn.method.purity import chance_purity, purity_score
 from hf_relearn.method.relearn import interpolate_buffers_, soft_reinit_, soft_reinit_with_distance_
@@ -18,6 +18,7 @@ from hf_relearn.method.samples import (
     stratified_split,
 )
 from hf_relearn.method.separability import Separability, separability
+from hf_relearn.method.weights_file import InitialWeightsError
 
 __all__ = [
     "DiagnosisWarning",

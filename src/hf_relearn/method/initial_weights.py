@@ -1,6 +1,5 @@
 """The store of initial weights: one safetensors file per run, read back one tensor at a time."""
 
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -8,31 +7,29 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import xxhash
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import safe_open
 from torch import nn
 
-from hf_relearn.files import whole_path
 from hf_relearn.method.tensors import (
     floating_buffers,
     is_sharded,
     reshard_,
     said_by_first_process,
     stored_tensors,
-    whole_tensor,
+)
+from hf_relearn.method.weights_file import (
+    FILE_PREFIX,
+    FILE_SUFFIX,
+    InitialWeightsError,
+    packed,
+    read_layout,
+    weights_file_name,
+    with_aliases,
+    write_weights_file,
 )
 
-_FILE_PREFIX = "_initial_weights-"
-_FILE_SUFFIX = ".safetensors"
-_FORMAT = "hf_relearn"  # the one entry of the metadata, whose order safetensors does not keep
-_NAME_DIGITS = 12
 # The file is mapped, and what was read of it counts as this process's memory until the mapping is let go of.
 _REOPEN_AFTER = 2**26
-
-
-class InitialWeightsError(ValueError):
-    """A file of initial weights is damaged, was deleted, or belongs to another model."""
 
 
 class InitialWeights(Mapping[str, torch.Tensor]):
@@ -103,13 +100,13 @@ class InitialWeights(Mapping[str, torch.Tensor]):
                 raise TypeError(f"{name!r} is on the meta device and holds no values to store; load the model first")
         layout = {"aliases": aliases, "prefixes": wanted}
         if not any(is_sharded(tensor) for tensor in tensors.values()):
-            return _write(_packed(tensors), Path(folder), layout)
+            return _written(packed(tensors), Path(folder), layout)
         first = torch.distributed.get_rank() == 0
-        packed = _packed(tensors, keep=first)
+        whole = packed(tensors, keep=first)
         outcome: InitialWeights | Exception | None = None
         if first:
             try:
-                outcome = _write(packed, Path(folder), layout)
+                outcome = _written(whole, Path(folder), layout)
             except Exception as error:  # the others would wait
                 outcome = error
         outcome = said_by_first_process(outcome)
@@ -133,42 +130,19 @@ class InitialWeights(Mapping[str, torch.Tensor]):
             InitialWeightsError: it is damaged or truncated, holds other weights, or is not a file of initial weights.
         """
         path = Path(path).absolute()
-        if not path.is_file():
-            raise FileNotFoundError(f"the file of initial weights {path} does not exist")
-        try:
-            with safe_open(path, framework="pt") as file:  # checks the header against the size of the file
-                layout = json.loads((file.metadata() or {})[_FORMAT])
-                shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
-                noted = layout["checksum"]
-                if checksum is not None:
-                    found = _checksum({name: file.get_tensor(name) for name in shapes}, layout)
-        except (SafetensorError, OSError) as error:
-            raise InitialWeightsError(
-                f"the file of initial weights {path} is damaged ({error}); restore it from a copy, or delete it and "
-                "start the run afresh"
-            ) from error
-        except (KeyError, TypeError, ValueError) as error:
-            raise InitialWeightsError(
-                f"{path} is a safetensors file, but not one of initial weights: its metadata lack them ({error})"
-            ) from error
-        if checksum is not None and found != checksum:
-            raise InitialWeightsError(
-                f"the file of initial weights {path} is damaged, or holds the weights of another run: its checksum is "
-                f"{found}, and the run noted {checksum}. Restore it from a copy, or start the run afresh"
-            )
-        shapes |= {alias: shapes[name] for alias, name in layout["aliases"].items()}
+        noted, shapes, layout = read_layout(path, checksum)
         return cls(path, checksum or noted, shapes, layout)
 
     @staticmethod
     def find(folder: str | os.PathLike[str], checksum: str | None = None) -> list[Path]:
         """List the files of initial weights in a folder by name: all of them, or the one with this checksum."""
-        pattern = f"{_FILE_PREFIX}*{_FILE_SUFFIX}" if checksum is None else InitialWeights.file_name(checksum)
+        pattern = f"{FILE_PREFIX}*{FILE_SUFFIX}" if checksum is None else InitialWeights.file_name(checksum)
         return sorted(Path(folder).glob(pattern))
 
     @staticmethod
     def file_name(checksum: str) -> str:
         """Return the name of the file that holds weights with this checksum."""
-        return f"{_FILE_PREFIX}{checksum[:_NAME_DIGITS]}{_FILE_SUFFIX}"
+        return weights_file_name(checksum)
 
     @contextmanager
     def opened(self) -> Iterator[None]:
@@ -327,47 +301,10 @@ class _Subset(Mapping[str, torch.Tensor]):
         return self._weights.shape_of(self._prefix + name)
 
 
-def _packed(tensors: Mapping[str, torch.Tensor], keep: bool = True) -> dict[str, torch.Tensor]:
-    """Whole tensors on the CPU, each with memory of its own, as safetensors wants them; gathers those of shards.
-
-    Nothing is copied but what lies on an accelerator, or shares its memory with another tensor.
-    """
-    packed: dict[str, torch.Tensor] = {}
-    storages: set[int] = set()
-    for name, tensor in tensors.items():
-        whole = whole_tensor(tensor.detach())
-        if keep:
-            whole = whole.cpu().contiguous()
-            storage = whole.untyped_storage()
-            if storage.nbytes() != whole.nbytes or storage.data_ptr() in storages:
-                whole = whole.clone()
-            storages.add(whole.untyped_storage().data_ptr())
-            packed[name] = whole
-    return packed
-
-
-def _write(packed: dict[str, torch.Tensor], folder: Path, layout: dict[str, Any]) -> InitialWeights:
-    """Write whole tensors; not pressed on the disk, as the checksum tells of what a loss of power may do to them."""
-    checksum = _checksum(packed, layout)
-    path = (folder / InitialWeights.file_name(checksum)).absolute()
-    with whole_path(path, durable=False) as temporary:
-        try:
-            save_file(packed, temporary, {_FORMAT: json.dumps({**layout, "checksum": checksum})})
-        except SafetensorError as error:
-            raise OSError(f"{path} cannot be written: {error}") from error
-    shapes = {name: tuple(tensor.shape) for name, tensor in packed.items()}
-    shapes |= {alias: shapes[name] for alias, name in layout["aliases"].items()}
-    return InitialWeights(path, checksum, shapes, layout)
-
-
-def _checksum(tensors: Mapping[str, torch.Tensor], layout: Mapping[str, Any]) -> str:
-    """Hash of names, types, shapes and values, in the order of the names, and of further names and prefixes."""
-    digest = xxhash.xxh3_128(json.dumps([layout["aliases"], layout["prefixes"]], sort_keys=True).encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+def _written(tensors: dict[str, torch.Tensor], folder: Path, layout: dict[str, Any]) -> InitialWeights:
+    path, checksum = write_weights_file(tensors, folder, layout)
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    return InitialWeights(path, checksum, with_aliases(shapes, layout), layout)
 
 
 def _version(path: Path) -> tuple[int, int, int]:

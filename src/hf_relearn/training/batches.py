@@ -1,6 +1,6 @@
 """Collate batches of a data set, and seed the random draws of training batches."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any
@@ -8,11 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hf_relearn.models import Augmentation, MultimodalProcessor
-from hf_relearn.relearning.features import preserved_random_state
 
 UNLABELLED = -100
 
@@ -142,104 +139,3 @@ def vector_of(row: Mapping[str, Any], columns: Sequence[str], modality: str) -> 
 
 def _is_list(label: Any) -> bool:
     return isinstance(label, (list, tuple)) or getattr(label, "ndim", 0) == 1
-
-
-class SeededBatches(Dataset):
-    """A data set that loads and collates whole batches, each under random generators seeded for this batch.
-
-    A batch is asked for some time before it is trained on, and a run that is resumed in the middle of an epoch asks
-    for its first batches before the Trainer restores the generators. Drawing from generators of its own, augmentation
-    is the same there as in the uninterrupted run, in any number of worker processes, and leaves the generators that
-    dropout draws from alone.
-
-    Args:
-        dataset: rows by index.
-        collate: list of rows -> batch; what it and the data set draw from the generators of Python, NumPy and torch
-            (CPU) is reproducible.
-        seed: of the run.
-    """
-
-    def __init__(self, dataset: Any, collate: Callable[[list], Any], seed: int):
-        self.dataset = dataset
-        self.collate = collate
-        self.seed = seed
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # worker processes may outlive an epoch
-
-    def begin_epoch(self, epoch: int) -> None:
-        """Tell which epoch the batches asked for from now on belong to."""
-        self._epoch.fill_(epoch)
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> Any:
-        return self.dataset[index]
-
-    def __getitems__(self, indices: Sequence[int]) -> Any:
-        """Return the collated batch of these rows."""
-        entropy = [self.seed, int(self._epoch), *indices]
-        with preserved_random_state(int(np.random.SeedSequence(entropy).generate_state(1)[0]), devices=False):
-            many = getattr(self.dataset, "__getitems__", None)
-            return self.collate(many(indices) if many else [self.dataset[index] for index in indices])
-
-
-class BalancedSampler(Sampler[int]):
-    """Draw as many samples as there are, of each class as many as of the others.
-
-    A sample comes again only when all others of its class have come. The order depends on the seed and the epoch
-    alone, so that a resumed run and every process draw alike.
-
-    Args:
-        labels: (n,) classes; a sample with the label -100 is not drawn.
-        seed: of the run.
-
-    Raises:
-        ValueError: if no sample has a class.
-    """
-
-    def __init__(self, labels: np.ndarray, seed: int):
-        self.labels = labels
-        self.seed = seed
-        self.epoch = 0
-        self._classes = [np.flatnonzero(labels == number) for number in np.unique(labels[labels != UNLABELLED])]
-        if not self._classes:
-            raise ValueError("--train_sampling_strategy balanced: no training sample has a class")
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch, as data loaders do."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __iter__(self) -> Iterator[int]:
-        rng = np.random.default_rng([self.seed, self.epoch])
-        share, rest = divmod(len(self.labels), len(self._classes))
-        extra = set(rng.permutation(len(self._classes))[:rest].tolist())
-        drawn: list[int] = []
-        for place, rows in enumerate(self._classes):
-            count = share + (place in extra)
-            rounds = [rng.permutation(rows) for _ in range(-(-count // len(rows)))]
-            drawn += np.concatenate(rounds)[:count].tolist() if rounds else []
-        yield from rng.permutation(drawn).tolist()
-
-
-class EpochCallback(TrainerCallback):
-    """Tell `SeededBatches` the epoch; a data loader passes it on in some cases only."""
-
-    def on_epoch_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        train_dataloader: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        dataset = getattr(train_dataloader, "dataset", None)
-        if isinstance(dataset, SeededBatches):
-            dataset.begin_epoch(int(state.epoch or 0))  # a run resumed in the middle of an epoch is at a broken one
-
-
-def as_it_is(batch: Any) -> Any:
-    """Return the collate function of a data loader over `SeededBatches`."""
-    return batch

@@ -1,4 +1,4 @@
-"""Find whole checkpoints of a run, and read weights back under the names that the model has in memory."""
+"""The checkpoints of a run: written whole, found again, their weights read under the names of the model in memory."""
 
 import json
 import logging
@@ -11,10 +11,20 @@ from typing import Any, TypeGuard
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
-from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from torch import nn
+from transformers import (
+    PreTrainedModel,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
+from hf_relearn.files import give_default_mode
 from hf_relearn.records import read_history
-from hf_relearn.relearning.run_state import noted_end, noted_run
+from hf_relearn.relearning.callback import RelearnCallback
+from hf_relearn.relearning.run_notes import noted_end, noted_run
 from hf_relearn.relearning.schedule import whole_epoch
 
 logger = logging.getLogger(__name__)
@@ -196,3 +206,46 @@ def _reload_adapter(model: PreTrainedModel, folder: Path) -> None:
             "of them only; add the adapter with the configuration that the run was started with"
         )
     set_peft_model_state_dict(model, saved, adapter_name=adapter)
+
+
+class CheckpointTrainer(Trainer):
+    """The part of `MultimodalRelearnTrainer` that writes and reads checkpoints."""
+
+    relearn_callback: RelearnCallback
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        # Our own files come first: the Trainer ends with the file that marks a checkpoint as whole, and then deletes
+        # older checkpoints.
+        folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
+        if self.args.should_save:
+            begin_checkpoint(folder)
+            self.relearn_callback.write_run_files(folder)
+        super()._save_checkpoint(model, trial)
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        super()._save(output_dir, state_dict)
+        for path in Path(output_dir or str(self.args.output_dir)).glob("*.safetensors"):
+            give_default_mode(path)
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        self.accelerator.wait_for_everyone()  # the file that marks the checkpoint as whole speaks for every process
+
+    # The Trainer loads the raw file of a checkpoint, whose key names may differ from the model's: transformers issue
+    # 43701. `_load_best_model` does the same.
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        self.relearn_callback.checkpoint_folder = resume_from_checkpoint
+        target = self.model if model is None else model
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled or not can_reload(target):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            reload_weights(target, resume_from_checkpoint)
+
+    def _load_best_model(self) -> None:
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled or not can_reload(self.model):
+            super()._load_best_model()
+        else:
+            best = self.state.best_model_checkpoint
+            assert best is not None  # or this would not be called
+            logger.info("Loading the best model, %s", best)
+            reload_weights(self.model, best)

@@ -1,18 +1,14 @@
 """Train with diagnosis and re-learning: hold out samples, add the callback, measure each modality by itself."""
 
-import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, PrinterCallback, ProgressCallback
 
 from hf_relearn.cards.trainer_card import ModelCardCallback, write_model_card
-from hf_relearn.files import give_default_mode
 from hf_relearn.models import MultimodalProcessor
 from hf_relearn.relearning.callback import RelearnCallback
 from hf_relearn.relearning.diagnoser import Diagnoser, PartFeatures
@@ -21,22 +17,20 @@ from hf_relearn.relearning.features import (
     multimodal_features,
     preserved_random_state,
     shows_held_out_samples,
-    without_augmentation,
 )
-from hf_relearn.relearning.labels import dataset_labels, is_stream, label_names
+from hf_relearn.relearning.labels import label_names
 from hf_relearn.relearning.run_state import lock_run
 from hf_relearn.relearning.settings import RelearnSettings
 from hf_relearn.relearning.terminal import TerminalCallback
 from hf_relearn.training.arguments import RelearnTrainingArguments
-from hf_relearn.training.batches import BalancedSampler, EpochCallback, MultimodalCollator, SeededBatches, as_it_is
+from hf_relearn.training.batches import MultimodalCollator
 from hf_relearn.training.checkpoints import (
+    CheckpointTrainer,
     MissedEvaluationCallback,
-    begin_checkpoint,
-    can_reload,
     check_whole,
     last_checkpoint,
-    reload_weights,
 )
+from hf_relearn.training.data_loaders import DataLoadingTrainer, EpochCallback
 from hf_relearn.training.data_parts import check_number_of_classes, divide, label_column_of
 from hf_relearn.training.final import choose_final_strength
 from hf_relearn.training.metrics import classification_metrics, search_objective
@@ -48,10 +42,8 @@ from hf_relearn.training.targets import MULTI_LABEL, is_fusion_model, refuse_mul
 if TYPE_CHECKING:  # its import brings matplotlib
     from hf_relearn.cards import CardInfo
 
-logger = logging.getLogger(__name__)
 
-
-class MultimodalRelearnTrainer(PushingTrainer):
+class MultimodalRelearnTrainer(CheckpointTrainer, DataLoadingTrainer, PushingTrainer):
     """Train a `MultimodalForClassification`, diagnosed and re-learnt on the way.
 
     Beyond `Trainer`'s own arguments:
@@ -228,49 +220,6 @@ class MultimodalRelearnTrainer(PushingTrainer):
             divide_parameter_groups(optimizer, target, self.args.learning_rates)
         return optimizer
 
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> torch.utils.data.Sampler | None:
-        dataset = train_dataset if train_dataset is not None else self.train_dataset
-        dataset = dataset.dataset if isinstance(dataset, SeededBatches) else dataset
-        if self.args.train_sampling_strategy != "balanced":
-            return super()._get_train_sampler(dataset)
-        try:
-            labels = dataset_labels(dataset, self._label_columns)
-        except ValueError as error:
-            raise ValueError(f"--train_sampling_strategy balanced cannot count the classes: {error}") from error
-        return BalancedSampler(labels, self.args.seed if self.args.data_seed is None else self.args.data_seed)
-
-    def get_train_dataloader(self) -> DataLoader:
-        """Return the Trainer's data loader; if rows have numbers, random draws are seeded by batch."""
-        dataset, collator = self.train_dataset, self.data_collator
-        if (
-            is_stream(dataset) or self.args.remove_unused_columns
-        ):  # the Trainer removes columns on the way to the collator
-            return super().get_train_dataloader()
-        seed = self.args.data_seed if self.args.data_seed is not None else self.args.seed
-        self.train_dataset, self.data_collator = SeededBatches(dataset, collator, seed), as_it_is
-        try:
-            loader = super().get_train_dataloader()
-        finally:
-            self.train_dataset, self.data_collator = dataset, collator
-        return _with_generator(loader)
-
-    def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
-        with self._without_augmentation():
-            return _with_generator(super().get_eval_dataloader(eval_dataset))
-
-    def get_test_dataloader(self, test_dataset: Dataset) -> DataLoader:
-        with self._without_augmentation():
-            return _with_generator(super().get_test_dataloader(test_dataset))
-
-    @contextmanager
-    def _without_augmentation(self) -> Iterator[None]:
-        collator = self.data_collator
-        self.data_collator = without_augmentation(collator)
-        try:
-            yield
-        finally:
-            self.data_collator = collator
-
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any
     ) -> Any:
@@ -356,50 +305,6 @@ class MultimodalRelearnTrainer(PushingTrainer):
                 )
         return settings
 
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        # Our own files come first: the Trainer ends with the file that marks a checkpoint as whole, and then deletes
-        # older checkpoints.
-        folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
-        if self.args.should_save:
-            begin_checkpoint(folder)
-            self.relearn_callback.write_run_files(folder)
-        super()._save_checkpoint(model, trial)
-
-    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        super()._save(output_dir, state_dict)
-        for path in Path(output_dir or str(self.args.output_dir)).glob("*.safetensors"):
-            give_default_mode(path)
-
-    def _save_rng_state(self, output_dir: str) -> None:
-        super()._save_rng_state(output_dir)
-        self.accelerator.wait_for_everyone()  # the file that marks the checkpoint as whole speaks for every process
-
-    # The Trainer loads the raw file of a checkpoint, whose key names may differ from the model's: transformers issue
-    # 43701. `_load_best_model` does the same.
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        self.relearn_callback.checkpoint_folder = resume_from_checkpoint
-        target = self.model if model is None else model
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled or not can_reload(target):
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-        else:
-            reload_weights(target, resume_from_checkpoint)
-
     def _load_best_model(self) -> None:
         self.unimodal.use_training_features(None)
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled or not can_reload(self.model):
-            super()._load_best_model()
-        else:
-            best = self.state.best_model_checkpoint
-            assert best is not None  # or this would not be called
-            logger.info("Loading the best model, %s", best)
-            reload_weights(self.model, best)
-
-
-def _with_generator(loader: DataLoader) -> DataLoader:
-    """Give a data loader a generator of its own, for the seed of its workers.
-
-    It would draw from torch's global generator, which dropout uses too: a run that is resumed between an evaluation
-    and the next step, or in which persistent workers start later, would then draw other numbers.
-    """
-    getattr(loader, "base_dataloader", loader).generator = torch.Generator()
-    return loader
+        super()._load_best_model()
