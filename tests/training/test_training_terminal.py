@@ -2,12 +2,15 @@
 
 import re
 
+import datasets
 import pytest
-from tiny import TensorRows, make_trainer, tiny_model
+from tiny import TensorRows, make_trainer, tiny_model, training_arguments
 from transformers import ProgressCallback, Trainer, TrainingArguments
 
+from hf_relearn import FeaturesConfig, MultimodalCollator, MultimodalForClassification, MultimodalProcessor
 from hf_relearn.relearning.terminal import WIDTH, LineHandler, say
-from hf_relearn.training import RelearnCallback, TerminalCallback
+from hf_relearn.training import MultimodalRelearnTrainer, RelearnCallback, TerminalCallback
+from hf_relearn.training.rebuild import rebuild_report
 
 # So few samples are diagnosed that it warns.
 pytestmark = pytest.mark.filterwarnings("ignore::hf_relearn.method.DiagnosisWarning")
@@ -19,7 +22,7 @@ def printed(capsys):
     assert "{" not in out and "relearn/" not in out
     lines = out.splitlines()
     assert max(map(len, lines)) <= WIDTH
-    return lines
+    return [line for line in lines if " samples." not in line]
 
 
 @pytest.mark.parametrize("disable_tqdm", [True, False])
@@ -93,6 +96,37 @@ def test_a_stock_trainer_prints_the_same_lines(tmp_path, capsys):
     lines = printed(capsys)
     assert len([line for line in lines if re.match(r"epoch \d/4  loss [\d.]+  validation loss", line)]) == 4
     assert len([line for line in lines if re.match(r"epoch [12]  (audio|vision) .*: (kept|re-learnt)", line)]) == 4
+
+
+def test_a_trainer_says_once_how_many_samples_lack_which_modality_and_so_does_its_report(tmp_path, capsys):
+    rows = [
+        {"a": [1.0 * row, 0.0], "x": None if row % 4 == 0 else 1.0, "y": None if row % 2 == 0 else 2.0}
+        for row in range(60)
+    ]
+    features = datasets.Features(
+        {"a": datasets.List(datasets.Value("float64")), "x": datasets.Value("float64"), "y": datasets.Value("float64")}
+    )
+    data = datasets.Dataset.from_list(rows, features=features).add_column("label", [row % 3 for row in range(60)])
+    backbones = {name: FeaturesConfig(input_size=2, hidden_size=8, architecture="mlp") for name in ("a", "b")}
+    model = MultimodalForClassification.from_backbones(backbones, num_labels=3)
+    processor = MultimodalProcessor.from_model(model.config)
+    # A vector of two cells is missing if both are empty; one by itself is an error once the row is read.
+    whole = data.filter(lambda row: (row["x"] is None) == (row["y"] is None))
+    trainer = MultimodalRelearnTrainer(
+        model,
+        training_arguments(tmp_path, num_train_epochs=1, relearn_strategy="no", diagnosis_source="auto"),
+        MultimodalCollator(processor, {"a": "a", "b": ["x", "y"]}),
+        whole,
+        whole.select(range(12)),
+    )
+    trainer.train()
+    trainer.train()
+    out = capsys.readouterr().out
+    assert out.count("train: 45 samples, of which 15 (33 %) lack b.") == 1
+    assert out.count("validation: 12 samples, of which 4 (33 %) lack b. So few say nothing: the standard error") == 1
+    trainer.save_state()
+    report = rebuild_report(tmp_path).read_text(encoding="utf-8")
+    assert "- *train*: 45 samples, of which 15 (33 %) lack b." in report
 
 
 def test_an_evaluation_by_itself_is_one_line(tmp_path, capsys):

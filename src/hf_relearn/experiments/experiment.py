@@ -11,10 +11,11 @@ from transformers import TrainingArguments
 
 from hf_relearn.cards import CardInfo
 from hf_relearn.data.corruption import corrupt_splits, parse_corruptions
-from hf_relearn.experiments.modalities import Modality, columns_of, count_missing
+from hf_relearn.experiments.modalities import Modality, columns_of
 from hf_relearn.experiments.model_arguments import InputArguments, ModelArguments, merge_options, read_pairs
 from hf_relearn.models import MultimodalConfig, MultimodalForClassification, MultimodalProcessor
 from hf_relearn.training import RelearnTrainingArguments
+from hf_relearn.training.data_parts import count_samples
 
 
 @dataclass(frozen=True)
@@ -93,16 +94,7 @@ class Experiment:
     def count_samples(self) -> dict[str, dict[str, Any]]:
         """Count each split's samples, and under `missing` those that lack a modality."""
         splits = {"train": self.train, "validation": self.evaluation, "test": self.test}
-        return {
-            split: {
-                "samples": len(dataset),
-                "missing": {
-                    name: count_missing(dataset, modality.column) for name, modality in self.modalities.items()
-                },
-            }
-            for split, dataset in splits.items()
-            if dataset is not None
-        }
+        return count_samples(splits, columns_of(self.modalities))
 
     def corrupted(self, corruptions: Sequence[str] | None, args: TrainingArguments) -> "Experiment":
         """Return the experiment on spoilt data, of which its notes tell; `corrupt_splits` says how.

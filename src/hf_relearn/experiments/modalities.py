@@ -128,12 +128,3 @@ def _lacks_tokenizer(folder: Path) -> bool:
 def columns_of(modalities: Mapping[str, Modality]) -> dict[str, str | list[str]]:
     """Modality -> column, as the collator takes it."""
     return {name: modality.column for name, modality in modalities.items()}
-
-
-def count_missing(dataset: Dataset, column: str | list[str]) -> int:
-    """Count the rows of a data set whose column is empty; of several columns the first one tells."""
-    name = column if isinstance(column, str) else column[0]
-    if dataset.data.column(name).null_count == 0:  # of all rows of the file, known without reading them
-        return 0
-    batches = dataset.select_columns(name).with_format("arrow").iter(batch_size=1000)
-    return sum(batch.column(name).null_count for batch in batches)

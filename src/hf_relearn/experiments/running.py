@@ -22,7 +22,7 @@ from hf_relearn.experiments.results import quality_metrics, save_result
 from hf_relearn.relearning.terminal import LineHandler, say
 from hf_relearn.report import write_report
 from hf_relearn.report.markdown import metric_label, number, plain, shown_metrics
-from hf_relearn.report.verdict import missing_modalities, read_verdict
+from hf_relearn.report.verdict import read_verdict
 from hf_relearn.training import (
     MultimodalCollator,
     MultimodalRelearnTrainer,
@@ -94,9 +94,6 @@ def run_experiment(
     output_dir = str(args.output_dir)
     checkpoint = _checkpoint(args)
     samples = experiment.count_samples()
-    if args.process_index == 0:
-        for sentence in missing_modalities(samples):
-            say(plain(sentence))
     set_seed(args.seed)
     model = experiment.build_model()
     processor = experiment.build_processor(model)
@@ -117,6 +114,7 @@ def run_experiment(
         eval_dataset=experiment.evaluation,
         processing_class=processor,
     )
+    trainer.samples = samples
     trainer.card_info = replace(
         experiment.card,
         notes=experiment.card.notes or experiment.notes,

@@ -25,7 +25,7 @@ from hf_relearn.report.projection import Part, features_figure
 from hf_relearn.report.reading import Gate, read_modality, read_run
 from hf_relearn.report.theme import NothingToDraw, render_png
 from hf_relearn.report.training_figures import accuracy_figure
-from hf_relearn.report.verdict import Samples, missing_modalities, read_verdict, small_splits
+from hf_relearn.report.verdict import Samples, describe_samples, read_verdict
 
 REPORT_FACTS_FILE = "report.json"
 LONGEST_OPEN_TABLE = 24  # rows; a longer table of points is folded
@@ -109,8 +109,7 @@ def write_report(
         read_run(records, modalities, epochs=max(epochs, default=None), steps=max(steps, default=None)),
         "## Results",
         results_table(results),
-        *small_splits(results, samples),
-        *(["\n".join(f"- {sentence}" for sentence in missing_modalities(samples))] if samples else []),
+        *(["\n".join(f"- {sentence}" for sentence in describe_samples(samples, results))] if samples else []),
         *(["\n".join(f"- {prose(note)}" for note in notes)] if notes else []),
         "## What the diagnosis says",
         _diagnosis_text(records, modalities, gate),

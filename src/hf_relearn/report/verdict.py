@@ -10,6 +10,7 @@ from hf_relearn.records import Record, evaluation_series, finite, modality_entry
 from hf_relearn.report.markdown import listed, percent, text
 from hf_relearn.report.reading import Gate, LearningState, at, at_all, learning_state, memorised_share
 
+TOO_FEW_SAMPLES = 20  # an accuracy of fewer has a standard error of about 10 points and more
 FEW_SAMPLES = 50  # a share of fewer samples has a standard error of up to 7 points and more
 LEAST_DIFFERENCE = 0.005  # of two accuracies without a known number of samples
 
@@ -69,22 +70,14 @@ def read_verdict(
     return " ".join(sentences)
 
 
-def small_splits(results: Results, samples: Samples | None) -> list[str]:
-    """Return one sentence for each evaluated split that is too small to say much."""
-    sentences = []
-    for split, metrics in results.items():
-        size, accuracy = _size(samples, split), finite(metrics.get("accuracy"))
-        if size is not None and size < FEW_SAMPLES:
-            error = _error(0.5 if accuracy is None else accuracy, size)
-            sentences.append(
-                f"*{text(split)}* holds {size} samples, which say little: an accuracy of so few has a standard error "
-                f"of {100 * error:.0f} points."
-            )
-    return sentences
+def describe_samples(samples: Samples | None, results: Results | None = None) -> list[str]:
+    """Return one sentence or two for each split: how many samples it holds, how many lack which modality, and whether
+    they are too few to evaluate on.
 
-
-def missing_modalities(samples: Samples | None) -> list[str]:
-    """Return one sentence for each split: how many samples it holds, and how many lack which modality."""
+    Args:
+        samples: split -> counts.
+        results: split -> metric -> value, for the error of an accuracy; None takes that of 0.5.
+    """
     sentences = []
     for split, counts in (samples or {}).items():
         size = int(counts["samples"])
@@ -93,10 +86,17 @@ def missing_modalities(samples: Samples | None) -> list[str]:
             for name, count in (counts.get("missing") or {}).items()
             if count
         ]
-        sentences.append(
-            f"*{text(split)}*: {size:,} samples" + (f", of which {listed(lacking)}" if lacking else "") + "."
-        )
+        sentence = f"*{text(split)}*: {size:,} samples" + (f", of which {listed(lacking)}" if lacking else "") + "."
+        if 0 < size < FEW_SAMPLES and split not in ("train", "held-out"):
+            accuracy = finite((results or {}).get(split, {}).get("accuracy"))
+            error = 100 * _error(0.5 if accuracy is None else accuracy, size)
+            sentence += f" So few say {_says(size)}: the standard error of an accuracy is {error:.0f} points."
+        sentences.append(sentence)
     return sentences
+
+
+def _says(size: int) -> str:
+    return "nothing" if size < TOO_FEW_SAMPLES else "little"
 
 
 def _size(samples: Samples | None, split: str | None) -> int | None:
@@ -134,7 +134,7 @@ def _worth(
         return ([f"{where} each modality by itself reaches {by_itself}."] if known else []), ""
     error = None if size is None else _error(fused, size)
     counted = "" if size is None or error is None else f" ± {100 * error:.1f} % ({size:,} samples)"
-    few = ", which says little" if size is not None and size < FEW_SAMPLES else ""
+    few = "" if size is None or size >= FEW_SAMPLES else f", which says {_says(size)}"
     sentence = f"{where} the model reaches an accuracy of {_points(fused)}{counted}{few}"
     if not known:
         return [f"{sentence}."], ""

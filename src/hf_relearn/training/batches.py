@@ -47,7 +47,7 @@ class MultimodalCollator:
             KeyError: if a modality's column is missing.
             ValueError: for labels that are not classes, or a vector of columns that are empty or not numbers.
         """
-        columns = self.columns or {name: name for name in self.processor.inputs}
+        columns = self.columns_of_modalities
         for name, column in columns.items():
             for each in [column] if isinstance(column, str) else column:
                 if each not in rows[0]:
@@ -65,11 +65,16 @@ class MultimodalCollator:
             batch["labels"] = self._labels([row[self.label_column] for row in rows])
         return batch
 
+    @property
+    def columns_of_modalities(self) -> Mapping[str, str | Sequence[str]]:
+        """Modality -> column or columns; those that are called like the modalities, if none are named."""
+        return self.columns or {name: name for name in self.processor.inputs}
+
     def tell_processor(self) -> None:
         """Let the processor remember the columns, which it saves with its settings."""
-        columns = self.columns or {name: name for name in self.processor.inputs}
         self.processor.columns = {
-            name: column if isinstance(column, str) else list(column) for name, column in columns.items()
+            name: column if isinstance(column, str) else list(column)
+            for name, column in self.columns_of_modalities.items()
         }
         self.processor.label_column = self.label_column
 

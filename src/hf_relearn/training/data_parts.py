@@ -1,18 +1,25 @@
-"""The parts of a run's data: what is trained on, and what is held out to diagnose."""
+"""The parts of a run's data: what is trained on, what is held out to diagnose, and how many samples each holds."""
 
+import functools
+import json
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow
 import pyarrow.compute
 from datasets import ClassLabel
 
+from hf_relearn.records import write_text_atomically
 from hf_relearn.relearning.labels import LABEL_NAMES, hold_out, is_stream
 from hf_relearn.relearning.settings import SOURCES
+from hf_relearn.relearning.terminal import say
 from hf_relearn.training.arguments import RelearnTrainingArguments
 
 logger = logging.getLogger(__name__)
+
+SAMPLES_FILE = "samples.json"  # in the output directory: what `count_samples` gives of a run's splits
 
 
 def divide(
@@ -70,6 +77,58 @@ def divide(
         len(train_dataset),
     )
     return training, held_out
+
+
+def count_samples(splits: Mapping[str, Any], columns: Mapping[str, str | Sequence[str]]) -> dict[str, dict[str, Any]]:
+    """Count the samples of each split, and those whose cells of a modality are empty. No sample is decoded.
+
+    Args:
+        splits: name -> data set; None and streams are passed over.
+        columns: modality -> column, or columns of one vector or row.
+
+    Returns:
+        Split -> `samples` and, of a `datasets.Dataset` only, `missing`: modality -> number of samples that lack it.
+    """
+    counts: dict[str, dict[str, Any]] = {}
+    for split, dataset in splits.items():
+        if dataset is None or is_stream(dataset):
+            continue
+        known = getattr(dataset, "column_names", None) or ()
+        lists = {name: [column] if isinstance(column, str) else list(column) for name, column in columns.items()}
+        counts[split] = {"samples": len(dataset)}
+        if known:
+            counts[split]["missing"] = {
+                name: _count_missing(dataset, several) for name, several in lists.items() if set(several) <= set(known)
+            }
+    return counts
+
+
+def splits_of_run(train_dataset: Any, diagnosis_dataset: Any, eval_dataset: Any) -> dict[str, Any]:
+    """Name the data sets of a Trainer. Samples to diagnose on count by themselves if they are not for evaluation."""
+    evaluated = dict(eval_dataset) if isinstance(eval_dataset, Mapping) else {"validation": eval_dataset}
+    held_out = None if any(diagnosis_dataset is dataset for dataset in evaluated.values()) else diagnosis_dataset
+    return {"train": train_dataset, "held-out": held_out, **evaluated}
+
+
+def tell_samples(samples: Mapping[str, Mapping[str, Any]], folder: Path) -> None:
+    """Print what `count_samples` gave, and leave it in the output directory for the report."""
+    from hf_relearn.report.markdown import plain  # its import brings matplotlib
+    from hf_relearn.report.verdict import describe_samples
+
+    for sentence in describe_samples(samples):
+        say(plain(sentence))
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text_atomically(folder / SAMPLES_FILE, json.dumps(samples, indent=2) + "\n")
+
+
+def _count_missing(dataset: Any, columns: list[str]) -> int:
+    if not all(dataset.data.column(name).null_count for name in columns):  # of the whole file, known without reading
+        return 0
+    count = 0
+    for batch in dataset.select_columns(columns).with_format("arrow").iter(batch_size=1000):
+        empty = [pyarrow.compute.is_null(batch.column(name)) for name in columns]
+        count += pyarrow.compute.sum(functools.reduce(pyarrow.compute.and_, empty)).as_py() or 0
+    return count
 
 
 def label_column_of(dataset: Any) -> str:

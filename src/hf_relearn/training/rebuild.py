@@ -16,6 +16,7 @@ from hf_relearn.models import MultimodalConfig
 from hf_relearn.records import HISTORY_FILE, Record, finite, read_history
 from hf_relearn.report.run_report import REPORT_FACTS_FILE, write_report
 from hf_relearn.training.arguments import RelearnTrainingArguments
+from hf_relearn.training.data_parts import SAMPLES_FILE
 
 STATE_FILE = "trainer_state.json"
 _RESULTS = "_results.json"
@@ -148,7 +149,7 @@ def rebuild_report(folder: str | Path, *, title: str | None = None) -> Path:
         results=run.results,
         settings=run.report.get("settings", {}),
         notes=run.report.get("notes", ()),
-        samples=run.report.get("samples"),
+        samples=run.report.get("samples") or read_json_object(folder / SAMPLES_FILE),
         versions=run.report.get("versions"),
         keep_feature_figures=True,
     )

@@ -1,6 +1,7 @@
 """Train with diagnosis and re-learning: hold out samples, add the callback, measure each modality by itself."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -31,7 +32,14 @@ from hf_relearn.training.checkpoints import (
     last_checkpoint,
 )
 from hf_relearn.training.data_loaders import DataLoadingTrainer, EpochCallback
-from hf_relearn.training.data_parts import check_number_of_classes, divide, label_column_of
+from hf_relearn.training.data_parts import (
+    check_number_of_classes,
+    count_samples,
+    divide,
+    label_column_of,
+    splits_of_run,
+    tell_samples,
+)
 from hf_relearn.training.final import choose_final_strength
 from hf_relearn.training.metrics import classification_metrics, search_objective
 from hf_relearn.training.modality_accuracy import ModalityEvaluation, makes_ablations
@@ -69,6 +77,8 @@ class MultimodalRelearnTrainer(CheckpointTrainer, DataLoadingTrainer, PushingTra
 
     Attributes:
         card_info: a `CardInfo` of what the model card has to be told (licence, language, notes); None for nothing.
+        samples: split -> `samples`, their number, and under `missing` modality -> how many of them lack it. It is
+            printed when training starts, and left in the output directory for the report.
 
     Raises:
         ValueError: if held-out samples are needed but missing, or are asked for from a stream; for settings
@@ -102,6 +112,10 @@ class MultimodalRelearnTrainer(CheckpointTrainer, DataLoadingTrainer, PushingTra
             train_dataset, diagnosis_dataset = divide(args, train_dataset, eval_dataset, columns)
         self.diagnosis_dataset = diagnosis_dataset
         self.card_info: CardInfo | None = None
+        self.samples = count_samples(
+            splits_of_run(train_dataset, diagnosis_dataset, eval_dataset),
+            data_collator.columns_of_modalities if isinstance(data_collator, MultimodalCollator) else {},
+        )
         self._training_part = train_dataset
         if args.relearn_final and eval_dataset is None:
             raise ValueError("--relearn_final chooses a strength on the evaluation set, and there is none: give one")
@@ -146,6 +160,7 @@ class MultimodalRelearnTrainer(CheckpointTrainer, DataLoadingTrainer, PushingTra
         )
         self._evaluated: EvaluatedFeatures | None = None
         self._attempts = 0  # of auto_find_batch_size
+        self._samples_told = False
         self.relearn_callback.on_features = self.unimodal.use_training_features
         self.add_callback(self.relearn_callback)
         if (balancing := args.build_balancing()) is not None:
@@ -274,6 +289,9 @@ class MultimodalRelearnTrainer(CheckpointTrainer, DataLoadingTrainer, PushingTra
         self._attempts = 0
         lock = lock_run(self.args, alone=True)
         try:
+            if self.is_world_process_zero() and not self._samples_told:
+                self._samples_told = True
+                tell_samples(self.samples, Path(str(self.args.output_dir)))
             output = super().train(resume_from_checkpoint, *args, **kwargs)
             if self.args.relearn_final:
                 choose_final_strength(self)
