@@ -10,6 +10,7 @@ from hf_relearn.method.diagnosis import DiagnosisWarning, ModalityDiagnosis, dia
 from hf_relearn.method.initial_weights import InitialWeights
 from hf_relearn.method.probe import linear_probe_accuracy
 from hf_relearn.method.purity import chance_purity, purity_score
+from hf_relearn.method.regression import numbers_separability, quantile_strata
 from hf_relearn.method.relearn import interpolate_buffers_, soft_reinit_, soft_reinit_with_distance_
 from hf_relearn.method.samples import (
     NonFiniteFeaturesError,
@@ -33,7 +34,9 @@ __all__ = [
     "interpolate_buffers_",
     "learning_state_alpha",
     "linear_probe_accuracy",
+    "numbers_separability",
     "purity_score",
+    "quantile_strata",
     "separability",
     "soft_reinit_",
     "soft_reinit_with_distance_",

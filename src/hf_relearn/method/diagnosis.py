@@ -2,37 +2,28 @@
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 from threadpoolctl import threadpool_limits
 
 from hf_relearn.method.alpha import learning_state_alpha
+from hf_relearn.method.parts import Part, class_messages, few_samples_messages, spread_messages
 from hf_relearn.method.purity import cluster_purity
-from hf_relearn.method.samples import (
-    UNLABELLED,
-    Estimator,
-    NonFiniteFeaturesError,
-    Sampling,
-    Spread,
-    diagnosed_rows,
-    feature_matrix,
-    label_vector,
-    measure_spread,
-)
-from hf_relearn.method.separability import measure_separability
+from hf_relearn.method.regression import measure_numbers, numbers_rows
+from hf_relearn.method.samples import Estimator, NonFiniteFeaturesError, Sampling, diagnosed_rows, measure_spread
+from hf_relearn.method.separability import Separability, measure_separability
 
 # A gap below this many purity points gives an alpha below 0.06 (lambda 3): not worth a warning.
 _NEGLIGIBLE_GAP = 0.02
 # With a larger standard error, much over-fitting cannot be told from chance.
 _LARGE_ERROR = 0.05
-_FEW_SAMPLES = 5
 _CHOICES = {
     "estimator": ("purity", "separability"),
     "sampling": ("all", "matched"),
     "nonfinite": ("raise", "skip"),
+    "targets": ("classes", "numbers"),
 }
 
 
@@ -58,11 +49,12 @@ class ModalityDiagnosis:
         train_size: number of training samples looked at.
         val_size: number of held-out samples looked at.
         estimator: "purity" or "separability".
-        train_separability: s_D, the mean leave-one-out probability of the own class on the training part.
+        train_separability: s_D, the mean leave-one-out probability of the own class on the training part; of numbers
+            the leave-one-out R².
         val_separability: s_V, the same on the held-out part.
         standard_error: of the gap of the separabilities.
-        chance: separability of features without information about the classes.
-        separator: what tells the classes apart best, "centres" or "ridge PENALTY".
+        chance: separability of features without information about the classes; of numbers 0.
+        separator: what tells the classes apart best, "centres" or "ridge PENALTY"; of numbers also "mean".
         memorised: share of what was learnt that does not hold on the held-out part.
         memorised_error: its standard error.
     """
@@ -91,7 +83,7 @@ def diagnose(
     train_labels: Any,
     val_features: Mapping[str, Any],
     val_labels: Any,
-    num_classes: int,
+    num_classes: int | None = None,
     *,
     relearn_lambda: float = 3.0,
     seed: int = 0,
@@ -100,6 +92,7 @@ def diagnose(
     n_init: int = 1,
     max_samples: int | None = None,
     nonfinite: Literal["raise", "skip"] = "raise",
+    targets: Literal["classes", "numbers"] = "classes",
 ) -> dict[str, ModalityDiagnosis]:
     """Diagnose the learning state of every modality (section 3.2 of arXiv 2407.09705).
 
@@ -115,10 +108,10 @@ def diagnose(
 
     Args:
         train_features: modality -> features of the training part, shape (n_train, d_m): tensors or arrays.
-        train_labels: classes of the training part, any integers, shape (n_train,).
+        train_labels: classes of the training part, any integers, shape (n_train,); or numbers, NaN for none.
         val_features: modality -> features of the held-out part, shape (n_val, d_m); the same modalities.
-        val_labels: classes of the held-out part, shape (n_val,).
-        num_classes: number of clusters, >= 1. The separability counts the classes that occur.
+        val_labels: classes of the held-out part, shape (n_val,); or numbers.
+        num_classes: number of clusters, >= 1, which the purity needs. The separability counts the classes that occur.
         relearn_lambda: lambda in alpha = tanh(lambda * gap), >= 0.
         seed: of K-means, of the sampling and of the permutations behind the chance purity, 0 to 2**32 - 1.
         estimator: "purity" or "separability".
@@ -128,6 +121,7 @@ def diagnose(
         max_samples: if given, at most so many samples (stratified) of each part are looked at, >= 1. The separability
             keeps at least 20 training samples of each class, and twice as many as diagnosing ones.
         nonfinite: with "skip", a modality with NaN or infinity is left out of the result, with a warning.
+        targets: "classes", or "numbers" for a regression: the separability is then the R² of `numbers_separability`.
 
     Returns:
         modality -> diagnosis, in the order of `train_features`.
@@ -135,7 +129,8 @@ def diagnose(
     Raises:
         NonFiniteFeaturesError: NaN or infinity, unless skipped; names the modality, the part and the share of samples.
         ValueError: different modalities in the two parts, features that do not fit the labels, a part without labels,
-            wrong settings; with the separability, no class that has two training samples and a diagnosing one.
+            wrong settings, purity of numbers; with the separability, no class that has two training samples and a
+            diagnosing one, or training targets that are all the same.
 
     Warns:
         DiagnosisWarning: all features of a modality are the same; a few outliers decide the scale of a dimension.
@@ -143,7 +138,8 @@ def diagnose(
             has samples); classes are absent from the held-out part; chance alone explains most of a gap. With the
             separability: a standard error above 0.05; fewer than 5 training samples in a third of the classes.
     """
-    _check_settings(num_classes, n_init, max_samples, sampling=sampling, estimator=estimator, nonfinite=nonfinite)
+    choices = {"sampling": sampling, "estimator": estimator, "nonfinite": nonfinite, "targets": targets}
+    _check_settings(num_classes, n_init, max_samples, **choices)
     learning_state_alpha(0.0, relearn_lambda)
     if not train_features or set(train_features) != set(val_features):
         raise ValueError(
@@ -151,8 +147,9 @@ def diagnose(
             f"hold {sorted(train_features)} and {sorted(val_features)}"
         )
     messages: list[str] = []
-    train = _Part("training", train_features, train_labels)
-    val = _Part("diagnosing", val_features, val_labels)
+    numbers = targets == "numbers"
+    train = Part("training", train_features, train_labels, numbers=numbers)
+    val = Part("diagnosing", val_features, val_labels, numbers=numbers)
     modalities = []
     for modality in train_features:
         try:
@@ -163,15 +160,19 @@ def diagnose(
             if nonfinite == "raise":
                 raise
             messages.append(f"{error}; the modality is left out of this diagnosis")
-    train.rows, val.rows = diagnosed_rows(
-        train.labels, val.labels, estimator=estimator, sampling=sampling, max_samples=max_samples, seed=seed
-    )
+    if numbers:
+        train.rows, val.rows = numbers_rows(train.labels, val.labels, max_samples=max_samples, seed=seed)
+    else:
+        train.rows, val.rows = diagnosed_rows(
+            train.labels, val.labels, estimator=estimator, sampling=sampling, max_samples=max_samples, seed=seed
+        )
     for modality in modalities:
         for part in (train, val):
             part.spreads[modality] = measure_spread(part.features[modality], part.rows)
-            messages += _spread_messages(modality, part)
+            messages += spread_messages(modality, part)
     if estimator == "purity":
-        messages += _class_messages(train, val, num_classes)
+        assert num_classes is not None
+        messages += class_messages(train, val, num_classes)
         with threadpool_limits(limits=1):
             diagnoses = {
                 modality: _by_purity(modality, train, val, num_classes, seed, n_init, relearn_lambda)
@@ -179,8 +180,11 @@ def diagnose(
             }
         messages += _chance_gap_messages(diagnoses)
     else:
-        messages += _few_samples_messages(train, val)
-        diagnoses = {modality: _by_separability(modality, train, val, relearn_lambda) for modality in modalities}
+        messages += [] if numbers else few_samples_messages(train, val)
+        measure = measure_numbers if numbers else measure_separability
+        diagnoses = {
+            modality: _by_separability(modality, train, val, relearn_lambda, measure) for modality in modalities
+        }
         messages += [
             f"modality {modality!r}: the standard error of the gap is {found.standard_error:.3f}, so that "
             f"over-fitting below {2 * found.standard_error:.2f} cannot be told from chance; give more than "
@@ -193,40 +197,22 @@ def diagnose(
     return diagnoses
 
 
-class _Part:
-    """One part's labels and features, checked, and the rows that are diagnosed."""
-
-    def __init__(self, name: str, given: Mapping[str, Any], labels: Any):
-        self.name, self._given = name, given
-        self.labels = label_vector(labels, f"labels of the {name} part")
-        self.features: dict[str, np.ndarray] = {}
-        self.spreads: dict[str, Spread] = {}
-        self.rows = np.arange(len(self.labels))
-
-    def read(self, modality: str) -> None:
-        matrix = feature_matrix(self._given[modality], f"modality {modality!r}, {self.name} part")
-        if len(matrix) != len(self.labels):
-            raise ValueError(
-                f"modality {modality!r}, {self.name} part: {len(matrix)} features but {len(self.labels)} labels"
-            )
-        self.features[modality] = matrix
-
-    def taken(self, values: np.ndarray) -> np.ndarray:
-        """Return the rows that are diagnosed; not copied if these are all."""
-        return values if len(self.rows) == len(values) else values[self.rows]
-
-
-def _check_settings(num_classes: int, n_init: int, max_samples: int | None, **choices: str) -> None:
+def _check_settings(num_classes: int | None, n_init: int, max_samples: int | None, **choices: str) -> None:
     for name, value in (("num_classes", num_classes), ("n_init", n_init), ("max_samples", max_samples)):
         if value is not None and value < 1:
             raise ValueError(f"{name} must be at least 1, but is {value}")
     for name, choice in choices.items():
         if choice not in _CHOICES[name]:
             raise ValueError(f"{name} must be {' or '.join(map(repr, _CHOICES[name]))}, but is {choice!r}")
+    if choices["estimator"] == "purity":
+        if choices["targets"] == "numbers":
+            raise ValueError('the purity needs classes, and the targets are numbers: use estimator="separability"')
+        if num_classes is None:
+            raise ValueError("the purity needs num_classes, the number of its clusters: give it")
 
 
 def _by_purity(
-    modality: str, train: _Part, val: _Part, num_classes: int, seed: int, n_init: int, relearn_lambda: float
+    modality: str, train: Part, val: Part, num_classes: int, seed: int, n_init: int, relearn_lambda: float
 ) -> ModalityDiagnosis:
     (train_purity, train_chance), (val_purity, val_chance) = (
         cluster_purity(part.taken(part.features[modality]), part.taken(part.labels), num_classes, seed, n_init)
@@ -246,10 +232,12 @@ def _by_purity(
     )
 
 
-def _by_separability(modality: str, train: _Part, val: _Part, relearn_lambda: float) -> ModalityDiagnosis:
+def _by_separability(
+    modality: str, train: Part, val: Part, relearn_lambda: float, measure: Callable[..., Separability]
+) -> ModalityDiagnosis:
     matrices = train.features[modality], train.labels, val.features[modality], val.labels
     try:
-        found = measure_separability(*matrices, train.rows, val.rows, train.spreads[modality])
+        found = measure(*matrices, train.rows, val.rows, train.spreads[modality])
     except ValueError as error:
         raise ValueError(f"modality {modality!r}: {error}") from error
     return ModalityDiagnosis(
@@ -271,53 +259,6 @@ def _by_separability(modality: str, train: _Part, val: _Part, relearn_lambda: fl
         memorised=found.memorised,
         memorised_error=found.memorised_error,
     )
-
-
-def _spread_messages(modality: str, part: _Part) -> list[str]:
-    """Name a dead encoder, and dimensions whose scale a few outliers decide."""
-    spread, where = part.spreads[modality], f"modality {modality!r}, {part.name} part"
-    if spread.dead:
-        return [
-            f"{where}: all {len(part.rows)} samples have the same features, so the encoder is dead and says nothing; "
-            "check its inputs, lower the learning rate or start again"
-        ]
-    if outliers := int(spread.outliers.sum()):
-        return [
-            f"{where}: in {outliers} of {len(spread.outliers)} dimensions at most 1 % of the samples (or one) are "
-            "outliers that squeeze the others into a thousandth of the range; check the inputs of that modality"
-        ]
-    return []
-
-
-def _class_messages(train: _Part, val: _Part, num_classes: int) -> list[str]:
-    """Name classes that the held-out part lacks, and a part with fewer samples than clusters."""
-    messages = []
-    absent = np.setdiff1d(train.labels, np.append(val.labels, UNLABELLED))
-    if len(absent):
-        messages.append(
-            f"the diagnosing part has no sample of {len(absent)} classes of the training part (labels "
-            f"{_enumerate(absent)}): its purity is not comparable for them; draw a stratified diagnosing part"
-        )
-    for part in (train, val):
-        if (size := len(part.rows)) < num_classes:
-            messages.append(
-                f"the {part.name} part has {size} samples for {num_classes} classes: it is clustered into "
-                f"{size} clusters and its purity means nothing; give more samples"
-            )
-    return messages
-
-
-def _few_samples_messages(train: _Part, val: _Part) -> list[str]:
-    """Say that many classes are too small to be judged."""
-    classes = np.union1d(train.labels[train.rows], val.labels[val.rows])
-    counts = np.unique(train.labels[train.rows], return_counts=True)[1]
-    few = len(classes) - int((counts >= _FEW_SAMPLES).sum())
-    if 3 * few < len(classes):
-        return []
-    return [
-        f"{few} of {len(classes)} classes have fewer than {_FEW_SAMPLES} training samples, so their separability is "
-        "hardly known; give more samples or fewer classes"
-    ]
 
 
 def _chance_gap_messages(diagnoses: Mapping[str, ModalityDiagnosis]) -> list[str]:
@@ -343,8 +284,3 @@ def _chance_gap_messages(diagnoses: Mapping[str, ModalityDiagnosis]) -> list[str
     else:
         remedy = "use a larger diagnosing part"
     return [f"chance alone explains most of the purity gap of {', '.join(by_chance.values())}; {remedy}"]
-
-
-def _enumerate(values: np.ndarray, limit: int = 10) -> str:
-    shown = ", ".join(str(value) for value in values[:limit])
-    return shown + (f" and {len(values) - limit} more" if len(values) > limit else "")

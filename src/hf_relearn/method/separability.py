@@ -10,14 +10,15 @@ from hf_relearn.method.samples import Spread, diagnosed_rows, feature_matrix, la
 from hf_relearn.method.separators import Standardised, most_likely, own_probability
 
 # Below this separability over chance nothing has been learnt that could have been memorised.
-_LEARNT = 0.05
+LEARNT = 0.05
 
 
 @dataclass(frozen=True)
 class Separability:
     """Separability of one modality's features on the training part and on the held-out part.
 
-    All values but the last two are plain Python numbers and text.
+    All values but the last two are plain Python numbers and text. `numbers_separability` says what they are for
+    targets that are numbers.
 
     Attributes:
         train: mean probability of the own class over the training samples, each scored without itself.
@@ -153,8 +154,8 @@ def measure_separability(
         gap=gap,
         standard_error=error,
         chance=1 / k,
-        memorised=max(0.0, gap) / learnt if learnt >= _LEARNT else 0.0,
-        memorised_error=error / learnt if learnt >= _LEARNT else 0.0,
+        memorised=max(0.0, gap) / learnt if learnt >= LEARNT else 0.0,
+        memorised_error=error / learnt if learnt >= LEARNT else 0.0,
         separator=separator.name,
         train_size=n,
         val_size=len(val_rows),

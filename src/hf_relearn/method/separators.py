@@ -9,13 +9,13 @@ from hf_relearn.method.samples import Spread
 
 # Numbers that are worked on at a time: 32 MB in float64.
 _PIECE = 2**22
-_PENALTIES = (0.01, 0.1, 1.0, 10.0)
+PENALTIES = (0.01, 0.1, 1.0, 10.0)
 # Ridge regressions are fitted up to so many samples or dimensions, the fewer of both.
-_RIDGE_MOST = 1024
+RIDGE_MOST = 1024
 _LIKELIHOOD_ROWS = 2000
 _LEAST_LIKELIHOOD = 1e-30
 # A dimension with a smaller share of the largest deviation is left out, an eigenvalue of the largest one too.
-_NEGLIGIBLE = 1e-6
+NEGLIGIBLE = 1e-6
 # Standardised training values lie within the root of their number; held-out ones may be anything.
 _FARTHEST = 1e6
 
@@ -27,7 +27,7 @@ class Standardised:
         self._matrix, self._rows, self._spread = matrix, rows, spread
         with np.errstate(divide="ignore"):
             factors = 1 / spread.deviation
-        self._factors = np.where(spread.deviation > _NEGLIGIBLE * spread.deviation.max(), factors, 0.0)
+        self._factors = np.where(spread.deviation > NEGLIGIBLE * spread.deviation.max(), factors, 0.0)
         self.width = matrix.shape[1]
         self._piece = max(1, _PIECE // max(self.width, num_classes))
         self.in_one_piece = len(rows) <= self._piece
@@ -86,7 +86,7 @@ class Centres:
         return self._with_own(self._scores(v), z, -np.einsum("ij,ij->i", apart, apart) / 2)
 
 
-class _Components:
+class Components:
     """The training part's principal components: their eigenvalues, and the centred one-hot labels along them."""
 
     def __init__(self, x: Standardised, sums: np.ndarray, sizes: np.ndarray):
@@ -123,14 +123,14 @@ class _Components:
 def _kept(scatter: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the eigenvalues that are not negligible, and their eigenvectors."""
     eigenvalues, vectors = np.linalg.eigh(scatter)
-    kept = eigenvalues > _NEGLIGIBLE * eigenvalues[-1]
+    kept = eigenvalues > NEGLIGIBLE * eigenvalues[-1]
     return eigenvalues[kept], vectors[:, kept]
 
 
 class Ridge:
     """Ridge regression on one-hot labels with a free intercept."""
 
-    def __init__(self, components: _Components, penalty: float):
+    def __init__(self, components: Components, penalty: float):
         self.name = f"ridge {penalty:g}"
         self.temperatures = 2 * np.logspace(-3, 2, 21)
         self._components = components
@@ -142,7 +142,7 @@ class Ridge:
         """Return the centred targets of training samples, and what a fit without each sample leaves of them."""
         targets = np.tile(-self._components.shares, (len(y), 1))
         targets[np.arange(len(y)), y] += 1
-        leverage = np.minimum((a * a) @ self._shrinkage + 1 / self._components.size, 1 - _NEGLIGIBLE)
+        leverage = np.minimum((a * a) @ self._shrinkage + 1 / self._components.size, 1 - NEGLIGIBLE)
         return targets, (targets - a @ self._coefficients) / (1 - leverage.astype(np.float64))[:, None]
 
     def train_scores(self, rows: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -165,9 +165,9 @@ def most_likely(
         rows = np.random.default_rng(0).choice(counted, _LIKELIHOOD_ROWS, replace=False)
     sums, squares = _class_sums(x, y, len(sizes))
     separators: list[Centres | Ridge] = [Centres(x, sums, squares, sizes)]
-    if squares > 0 and min(len(x), x.width) <= _RIDGE_MOST:
-        components = _Components(x, sums, sizes)
-        separators += [Ridge(components, penalty) for penalty in _PENALTIES]
+    if squares > 0 and min(len(x), x.width) <= RIDGE_MOST:
+        components = Components(x, sums, sizes)
+        separators += [Ridge(components, penalty) for penalty in PENALTIES]
     best: tuple[float, Centres | Ridge, float] | None = None
     for separator in separators:
         scores = separator.train_scores(rows, y[rows])
