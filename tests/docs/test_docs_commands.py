@@ -12,6 +12,8 @@ from typer.main import get_command
 
 import hf_relearn.experiments
 from hf_relearn.cli.main import COMMANDS, app, one_value_a_flag
+from hf_relearn.cli.train import EPILOG
+from hf_relearn.cli.train import RECIPES as TRAINING_RECIPES
 from hf_relearn.experiments import parse_recipe_arguments
 
 RECIPES = pages.ROOT / "recipes"
@@ -34,8 +36,17 @@ def test_flags_of_the_recipes_on_the_pages_and_in_their_own_text_are_understood(
     of_pages = [words for _, words in pages.commands() if f"recipes/{recipe}" in words]
     commands = [shlex.split(line) for line in lines] + of_pages
     assert len(lines) >= 2 and of_pages
-    for words in commands:
-        flags = words[words.index(f"recipes/{recipe}") + 1 :]
+    given = [words[words.index(f"recipes/{recipe}") + 1 :] for words in commands]
+    name = next(name for name, file in TRAINING_RECIPES.items() if file == recipe)
+    shown = [line.split() for line in EPILOG.splitlines() if line.strip().startswith("hf-relearn")]
+    given += [
+        words[3:] for words in [*shown, *(words for _, words in pages.commands())] if words[1:3] == ["train", name]
+    ]
+    for flags in given:
+        flags = [word for word in flags if word != "--help"]
+        if "--num_processes" in flags:  # which the command itself reads
+            place = flags.index("--num_processes")
+            flags = flags[:place] + flags[place + 2 :]
         monkeypatch.setattr(sys, "argv", [recipe, *flags, "--use_cpu"])
         with pytest.raises(Parsed):
             runpy.run_path(str(RECIPES / recipe), run_name="__main__")
@@ -66,7 +77,18 @@ def test_every_flag_that_a_page_names_exists(capsys, monkeypatch):
         known |= set(re.findall(r"--\w+", capsys.readouterr().out))
     for command in get_command(app).commands.values():
         known |= {name for parameter in command.params for name in parameter.opts}
-    known |= {"--debug", "--json", "--quiet", "--tune", "--out", "--tables", "--data_dir", "--jobs", "--strict"}
+    known |= {
+        "--debug",
+        "--json",
+        "--quiet",
+        "--tune",
+        "--out",
+        "--tables",
+        "--data_dir",
+        "--jobs",
+        "--strict",
+        "--num_processes",
+    }
     for page in pages.PAGES:
         named = set(re.findall(r"(?<![\w-])--[a-z]\w+", page.read_text(encoding="utf-8")))
         assert not named - known, (page.name, named - known)

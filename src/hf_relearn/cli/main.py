@@ -8,12 +8,13 @@ from typing import Annotated
 import typer
 
 from hf_relearn import __version__
-from hf_relearn.cli import diagnose, evaluate, folders, predict, sharing
+from hf_relearn.cli import diagnose, evaluate, folders, predict, sharing, train
 from hf_relearn.cli.shared import EXIT_CODES, UsageError
 from hf_relearn.errors import one_line
 
 FAILED, WRONG_USAGE = 1, 2
 COMMANDS: dict[str, tuple[Callable[..., None], str]] = {  # with the end of its help
+    "train": (train.train, train.EPILOG),
     "predict": (predict.predict, predict.EPILOG),
     "evaluate": (evaluate.evaluate, evaluate.EPILOG),
     "diagnose": (diagnose.diagnose, diagnose.EPILOG),
@@ -27,7 +28,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {  # with the end of its 
 SEVERAL_VALUES = ("--columns", "--language", "--tags")
 
 app = typer.Typer(
-    help="""Use, examine and document fusion models trained with hf_relearn.
+    help="""Train, use, examine and document fusion models.
 
     A MODEL is a folder in which one was saved, or its name on the Hub (name/model).""",
     epilog=f"'hf-relearn COMMAND --help' shows a command's flags, with examples.\n\n{EXIT_CODES}",
@@ -39,7 +40,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 119},
 )
 for name, (command, epilog) in COMMANDS.items():
-    app.command(name, epilog=epilog)(command)
+    settings = train.CONTEXT_SETTINGS if name == "train" else None
+    app.command(name, epilog=epilog, context_settings=settings)(command)
 
 
 @app.callback()
@@ -66,10 +68,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments; None takes those of the process.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in words
-    words = [word for word in words if word != "--debug"]
+    if next((word for word in words if not word.startswith("-")), None) == "train":
+        debug, given = False, words  # a recipe reads its own flags
+    else:
+        debug = "--debug" in words
+        words = [word for word in words if word != "--debug"]
+        given = ["--debug"] * debug + list(one_value_a_flag(words))
     try:
-        app(["--debug"] * debug + list(one_value_a_flag(words)), prog_name="hf-relearn")
+        app(given, prog_name="hf-relearn")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else FAILED
     except Exception as error:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_relearn.errors import one_line
-from hf_relearn.experiments.parsing import Defaults, parse_recipe_arguments
+from hf_relearn.experiments.parsing import TYPED_AS, Defaults, name_of_recipe, parse_recipe_arguments
 
 INTERRUPTED = 130  # as shells have it for Ctrl+C
 _CHECKPOINT = re.compile(r"checkpoint-\d+")
@@ -70,7 +70,7 @@ def run_recipe(
         if debug:
             traceback.print_exc()
         rank = os.environ.get("RANK", "0")
-        who = Path(sys.argv[0]).name + (f", process {rank}" if rank != "0" else "")
+        who = name_of_recipe() + (f", process {rank}" if rank != "0" else "")
         print(f"{who}: error: {one_line(error)}", file=sys.stderr)
         sys.exit(1)
 
@@ -120,11 +120,16 @@ def _without_debug(argv: Sequence[str]) -> tuple[list[str], bool]:
 
 def _command_to_go_on(args: Any, argv: Sequence[str]) -> str:
     """Write the command that resumes from the last checkpoint, or begins again without one."""
-    launcher = ["accelerate", "launch"] if "ACCELERATE_MIXED_PRECISION" in os.environ else ["python"]
+    if typed := os.environ.get(TYPED_AS):
+        processes = os.environ.get("WORLD_SIZE", "1")
+        command = [*typed.split(), *(["--num_processes", processes] if processes != "1" else [])]
+    else:
+        launcher = ["accelerate", "launch"] if "ACCELERATE_MIXED_PRECISION" in os.environ else ["python"]
+        command = [*launcher, sys.argv[0]]
     words = [word for word in argv if word != "--overwrite"]
     saved = args is not None and (
         _checkpoints(Path(args.output_dir)) or any(Path(args.output_dir).glob("*/checkpoint-*"))
     )
     if saved and "--resume_from_checkpoint" not in words:
         words += ["--resume_from_checkpoint", "last"]
-    return shlex.join([*launcher, sys.argv[0], *words])
+    return shlex.join([*command, *words])

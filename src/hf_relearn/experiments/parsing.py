@@ -19,6 +19,9 @@ from hf_relearn.training.settings import BalancingSettings, ParameterSettings, T
 
 _METHOD, _TRAINING = "diagnosing and re-learning", "training (transformers.TrainingArguments)"
 
+# Environment variable with the command that runs a recipe, if it is not the recipe's own file.
+TYPED_AS = "HF_RELEARN_TYPED_AS"
+
 Defaults = Callable[[argparse.Namespace], Mapping[str, Any]]
 
 
@@ -73,8 +76,9 @@ class RecipeArgumentParser(HfArgumentParser):
         self._groups: dict[str, Any] = {}
         super().__init__(
             types,  # type: ignore[arg-type]  # dataclasses
+            prog=name_of_recipe(),
             usage="%(prog)s [flags]",
-            description=description,
+            description=_as_typed(description),
             epilog="--debug shows the traceback of an error.",
             formatter_class=_HelpFormatter,
             add_help=False,
@@ -116,6 +120,17 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescrip
     def _get_help_string(self, action: argparse.Action) -> str | None:
         text = action.help if action.default is None else super()._get_help_string(action)
         return text and re.sub(r"(?<!%)%(?![%(])", "%%", text)  # 25 % is no format
+
+
+def name_of_recipe() -> str:
+    """Return how a recipe is called in its messages: by its file, or the command that runs it."""
+    return os.environ.get(TYPED_AS) or Path(sys.argv[0]).name
+
+
+def _as_typed(description: str) -> str:
+    """Let the commands of a recipe's own text be those of the command that runs it."""
+    typed = os.environ.get(TYPED_AS)
+    return re.sub(r"accelerate launch (--quiet )?recipes/\w+\.py", typed, description) if typed else description
 
 
 def parse_recipe_arguments(
