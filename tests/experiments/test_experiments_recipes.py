@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import history
 
 from hf_relearn import MultimodalForClassification, MultimodalProcessor
@@ -49,7 +50,7 @@ def test_cremad_recipe_ends_with_a_model_that_loads_and_a_report(corpus, tmp_pat
         *("--data_dir", str(corpus), "--cache_dir", str(tmp_path / "cache"), "--output_dir", str(output)),
         *("--num_train_epochs", "3", "--relearn_interval", "1", "--diagnosis_interval", "1", *SMALL, *TINY),
         *("--relearn_strength", "0.9"),
-        *("--license", "mit", "--language", "en"),
+        *("--license", "mit", "--language", "en", "--report_to", "tensorboard"),
         launcher=accelerate,
     )
     assert [record["kind"] for record in history(output)] == ["point", "point", "end"]
@@ -58,6 +59,13 @@ def test_cremad_recipe_ends_with_a_model_that_loads_and_a_report(corpus, tmp_pat
     for figure in ("separability", "accuracy", "features_audio", "features_vision"):
         assert f"figures/{figure}.png" in report
         assert (output / "figures" / f"{figure}.png").stat().st_size > 5000
+    events = EventAccumulator(str(next(output.glob("runs/*"))))
+    events.Reload()
+    (verdict,) = events.Tensors("report/verdict/text_summary")
+    assert verdict.tensor_proto.string_val[0].decode() in report
+    assert {f"figures/{name.removeprefix('report/')}.png" for name in events.Tags()["images"]} == set(
+        re.findall(r"\((figures/.*?)\)", report)
+    )
     card = (output / "README.md").read_text()
     assert card_figures(card) == re.findall(r"\((figures/.*?)\)", report)
     assert "license: mit" in card and "- en\n" in card and "| `preset` | `balanced` |" in card

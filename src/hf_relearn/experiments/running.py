@@ -19,6 +19,7 @@ from hf_relearn.experiments.modalities import columns_of
 from hf_relearn.experiments.model_arguments import read_pairs
 from hf_relearn.experiments.predictions import predict
 from hf_relearn.experiments.results import quality_metrics, save_result
+from hf_relearn.experiments.trackers import TrackedRun, send_report
 from hf_relearn.relearning.terminal import LineHandler, say
 from hf_relearn.report import write_report
 from hf_relearn.report.markdown import metric_label, number, plain, shown_metrics
@@ -124,6 +125,7 @@ def run_experiment(
             **(extra_settings or {}),
         },
     )
+    trainer.add_callback(TrackedRun())
     resumed_step = step_of(checkpoint) if checkpoint and is_whole(checkpoint) else 0  # it may be gone later
     trainer.train(resume_from_checkpoint=checkpoint)
     results, predictions = {}, {}
@@ -168,6 +170,7 @@ def run_experiment(
             samples=samples,
             settings=settings,
         )
+        send_report(trainer, path, verdict)
     trainer.card_info = replace(trainer.card_info, results=results)
     if args.push_to_hub:
         trainer.try_push("End of training")  # which writes the card, too
