@@ -117,6 +117,14 @@ def test_example_with_a_fusion_of_ones_own(tmp_path, monkeypatch):
     assert output.logits.isfinite().all()
 
 
+def test_example_with_a_module_of_ones_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = pages.block_with("ModuleBackbone(")
+    AutoModel.from_config(vit_config()).save_pretrained(tmp_path / "vit")
+    model = pages.run_block(code.replace("facebook/dinov2-small", "vit"))["model"]
+    assert model.config.modalities["sensors"].feature_size == 16 and not model.missing_weights
+
+
 def test_example_without_a_trainer_moves_an_encoder_that_has_memorised(tmp_path):
     names = pages.run_block(pages.block_with("gate_alpha("))
     torch.manual_seed(0)
@@ -159,6 +167,7 @@ def test_every_python_block_has_its_test():
         "read_history(": "test_docs_python.py",
         "gate_alpha(": "test_docs_python.py",
         "OgmGe(": "test_docs_python.py",
+        "ModuleBackbone(": "test_docs_python.py",
         "whisper-tiny": "test_models_backbones.py",
         "RelearnCallback(": "two_towers.py",
         "pipeline(": "test_pipeline.py",

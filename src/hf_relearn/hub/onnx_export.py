@@ -35,7 +35,9 @@ def _raw_value(modality: Any, generator: np.random.Generator) -> Any:
     if modality.kind == "text":
         return "what is said and what is seen"
     if modality.kind == "features":
-        return generator.normal(size=(4, modality.backbone_config.input_size)).astype(np.float32)
+        config = modality.backbone_config
+        shape = getattr(config, "input_shape", None) or (4, config.input_size)
+        return generator.normal(size=shape).astype(np.float32)
     if modality.kind == "audio":
         return generator.uniform(-0.5, 0.5, 16000).astype(np.float32)
     pictures = generator.integers(0, 255, size=(16, 64, 64, 3), dtype=np.uint8)

@@ -5,6 +5,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 
 from .configuration_multimodal import FeaturesConfig, ModalityConfig, MultimodalConfig
 from .modeling_features import FeaturesModel
+from .modeling_modules import ModuleBackbone
 from .modeling_multimodal import MultimodalForClassification, MultimodalModel
 from .pipeline_multimodal import TASK, MultimodalClassificationPipeline
 from .processing_augmentation import Augmentation
@@ -23,6 +24,7 @@ __all__ = [
     "FeaturesConfig",
     "FeaturesModel",
     "ModalityConfig",
+    "ModuleBackbone",
     "MultimodalClassificationPipeline",
     "MultimodalConfig",
     "MultimodalForClassification",

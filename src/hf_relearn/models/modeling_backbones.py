@@ -16,10 +16,12 @@ from torch import nn
 from transformers import CONFIG_MAPPING, MODEL_MAPPING, AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
+from .configuration_backbones import ModuleConfig
 from .configuration_limits import check_settings
 from .configuration_multimodal import FeaturesConfig, ModalityConfig, check_modality_name
 from .modeling_description import describe_modality
 from .modeling_features import FeaturesModel
+from .modeling_modules import ModuleBackbone, module_backbone
 from .modeling_pooling import has_dense_pooler
 from .modeling_seeds import drawing_for
 from .modeling_towers import backbone_input_names, encoder_part, input_kinds, shared_parameter
@@ -131,6 +133,28 @@ def load_modality(
     return backbone, modality
 
 
+def given_backbone(name: str, modality: ModalityConfig, given: Any, attention: str | None) -> PreTrainedModel:
+    """Return the backbone that a model gets for a modality: the one given, or a new one with random weights.
+
+    Args:
+        name: of the modality.
+        modality: its configuration.
+        given: backbone or None; of a module of the user's own also that.
+        attention: `attn_implementation` of a new one; None for what the backbone chooses.
+    """
+    if isinstance(modality.backbone_config, ModuleConfig):
+        return module_backbone(name, modality.backbone_config, given)
+    if given is not None:
+        return given
+    return build_backbone(
+        modality.backbone_config,
+        modality.kind,
+        modality.pooling,
+        dtype=torch.get_default_dtype(),  # the backbone's own would differ from the other modalities'
+        attn_implementation=attention,
+    )
+
+
 def build_backbone(config: PreTrainedConfig, kind: str | None, pooling: str, **kwargs: Any) -> PreTrainedModel:
     """Build a modality's backbone with random weights: the encoder or tower of what its configuration describes.
 
@@ -153,12 +177,16 @@ def backbone_skeleton(config: PreTrainedConfig, kind: str) -> PreTrainedModel:
         kind: `ModalityConfig.kind`.
     """
     with torch.device("meta"):
+        if isinstance(config, ModuleConfig):
+            return ModuleBackbone(nn.Identity(), config.input_shape, config.input_names[0])
         return build_backbone(config, kind, "mean")
 
 
 def load_backbone(source: Any, pooling: str, backbone_kwargs: Mapping[str, Any]) -> PreTrainedModel:
     """Give the model of a Hub id, a folder, a configuration (random weights) or an object (as it is)."""
     if isinstance(source, PreTrainedModel):
+        if isinstance(source, ModuleBackbone) and next(source.parameters(), None) is None:
+            raise ValueError("the module has no parameters, so it is no backbone: compute its features beforehand")
         return source
     # Backbones that were saved in different dtypes could not be fused, and half precision does not train.
     settings = {"dtype": torch.float32, "use_safetensors": True, **backbone_kwargs}
@@ -168,10 +196,9 @@ def load_backbone(source: Any, pooling: str, backbone_kwargs: Mapping[str, Any])
         return _build_whole(source, pooling, **random_settings)
     if isinstance(source, nn.Module):
         raise TypeError(
-            f"{type(source).__name__} is a torch module without a configuration, from which it could be built again: "
-            "call it in a PreTrainedModel of your own, whose configuration has a hidden_size and whose forward takes "
-            "an input such as pixel_values and returns a BaseModelOutput with last_hidden_state; then "
-            "AutoConfig.register(model_type, config class) and AutoModel.register(config class, model class)"
+            f"{type(source).__name__} is a torch module that does not say what it takes: give ModuleBackbone(module, "
+            "input_shape=(...), input_name=...) with the shape of one sample's input and its name (feature_values, "
+            "pixel_values, ...)"
         )
     if not isinstance(source, (str, os.PathLike)):
         raise TypeError(
@@ -222,7 +249,8 @@ def missing_registrations(config: PreTrainedConfig, model_class: str = "YourMode
         model_class: name of the model's class.
     """
     config_class = type(config)
-    if config_class.__module__.startswith("transformers.") or hasattr(config, "auto_map"):
+    known = isinstance(config, ModuleConfig) or hasattr(config, "auto_map")
+    if config_class.__module__.startswith("transformers.") or known:
         return ""
     calls = []
     if config.model_type not in CONFIG_MAPPING:

@@ -14,6 +14,7 @@ from transformers import initialization as init
 from .configuration_multimodal import CUSTOM_FUSION, MultimodalConfig, checked_fusion_kwargs
 from .modeling_encoders import ModalityOutput
 from .modeling_fusion_tokens import BottleneckFusion, CrossAttentionFusion
+from .modeling_modules import OwnWeights
 
 
 class ConcatFusion(nn.Module):
@@ -176,7 +177,7 @@ def build_fusion(config: MultimodalConfig, fusion_module: FusionModule | None = 
     return FUSION_CLASSES[config.fusion](config)
 
 
-class CustomFusion(nn.Module):
+class CustomFusion(OwnWeights, nn.Module):
     """A fusion module of the user's own.
 
     Args:
@@ -200,23 +201,10 @@ class CustomFusion(nn.Module):
                 raise TypeError(f"a fusion is a torch module or builds one from the configuration, not {module!r}")
             self.module = module.to(torch.get_default_dtype())
             self.fused_size = _probe_width(self.module, config)
-        # transformers initialises whatever it did not load, by rules of its own.
-        self._start = {name: value.detach().clone() for name, value in _tensors(self.module).items()}
-
-    @torch.no_grad()
-    def restore(self) -> None:
-        """Give weights and buffers that were not loaded the values that the user's module came with."""
-        tensors = _tensors(self.module)
-        for name, value in self._start.items():
-            init.copy_(tensors[name], value.to(tensors[name].device))
-        self._start = {}
+        self.keep()
 
     def forward(self, encoded: dict[str, ModalityOutput], present: dict[str, Tensor]) -> Tensor:
         return self.module(encoded, present)
-
-
-def _tensors(module: nn.Module) -> dict[str, Tensor]:
-    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
 
 
 def _probe_width(module: nn.Module, config: MultimodalConfig) -> int:

@@ -12,7 +12,7 @@ from transformers.utils import ModelOutput
 
 from .configuration_limits import check_size
 from .configuration_multimodal import MultimodalConfig
-from .modeling_backbones import build_backbone
+from .modeling_backbones import given_backbone
 from .modeling_encoders import ModalityEncoder, ModalityOutput
 from .modeling_fusion import FusionModule, build_fusion
 from .modeling_missing import Placeholder, ablations, encode_present, presence
@@ -159,7 +159,8 @@ class MultimodalModel(MultimodalPreTrainedModel):
 
     Args:
         config: the configuration.
-        backbones: modality -> backbone to use in place of a new one with random weights.
+        backbones: modality -> backbone to use in place of a new one with random weights; the module of a
+            `ModuleBackbone`.
         fusion_module: the user's own fusion, if the configuration says `"custom"`.
     """
 
@@ -178,15 +179,7 @@ class MultimodalModel(MultimodalPreTrainedModel):
         self.placeholders = nn.ModuleDict()
         main_inputs: list[str] = []
         for name, modality in config.modalities.items():
-            backbone = (backbones or {}).get(name)
-            if backbone is None:
-                backbone = build_backbone(
-                    modality.backbone_config,
-                    modality.kind,
-                    modality.pooling,
-                    dtype=torch.get_default_dtype(),  # the backbone's own would differ from the other modalities'
-                    attn_implementation=attention,
-                )
+            backbone = given_backbone(name, modality, (backbones or {}).get(name), attention)
             self.encoders[name] = ModalityEncoder(backbone, modality)
             self.placeholders[name] = Placeholder(modality, learnt=config.missing_placeholder == "learnt")
             main_inputs.append(f"{name}_{backbone.main_input_name}")

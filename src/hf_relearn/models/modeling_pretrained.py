@@ -10,9 +10,10 @@ from transformers.utils import logging
 
 from .configuration_multimodal import CUSTOM_FUSION, UNIMODAL_LOSS_WEIGHTS, MultimodalConfig
 from .modeling_backbones import load_backbones
-from .modeling_fusion import CustomFusion, FusionModule, LowRankFusion
+from .modeling_fusion import FusionModule, LowRankFusion
 from .modeling_fusion_tokens import BottleneckFusion
 from .modeling_missing import Placeholder
+from .modeling_modules import ModuleBackbone, OwnWeights
 from .modeling_seeds import draw_seed, drawing_for
 from .modeling_weights import SafeWeightsMixin
 
@@ -108,9 +109,9 @@ class MultimodalPreTrainedModel(SafeWeightsMixin, PreTrainedModel):
 
     def initialize_weights(self) -> None:
         super().initialize_weights()
-        fusion = getattr(getattr(self, "multimodal", self), "fusion", None)
-        if isinstance(fusion, CustomFusion):
-            fusion.restore()
+        for module in self.modules():
+            if isinstance(module, OwnWeights):
+                module.restore()
 
     def floating_point_ops(self, input_dict: Mapping[str, Any], exclude_embeddings: bool = True) -> int:
         """0: an estimate from the size of one modality's input would mislead."""
@@ -141,7 +142,9 @@ class MultimodalPreTrainedModel(SafeWeightsMixin, PreTrainedModel):
         Args:
             backbones: modality name -> Hub id, local folder (one with a configuration but no weights gives random
                 weights), configuration (random weights) or model of transformers (used as it is, not copied; what
-                nothing would use, such as a pooling layer, is taken off, as it is left out of the others). Of an
+                nothing would use, such as a pooling layer, is taken off, as it is left out of the others), or a
+                `ModuleBackbone` of a torch module, which is handed over again at loading
+                (`from_pretrained(folder, backbones={name: module})`). Of an
                 encoder-decoder the encoder is taken, of a model with several towers the one of the modality's `kind`,
                 see `encoder_part`.
             fusion: how modalities are joined, a name in `MultimodalConfig.fusion`; or a module of the user's own, or
@@ -188,4 +191,10 @@ class MultimodalPreTrainedModel(SafeWeightsMixin, PreTrainedModel):
     def loading_kwargs(self) -> dict[str, Any]:
         """Return the arguments that `from_pretrained` needs beside the folder that this model was saved in."""
         fusion: Any = getattr(self, "multimodal", self).fusion
-        return {"fusion_module": deepcopy(fusion.module)} if self.config.fusion == CUSTOM_FUSION else {}
+        own: dict[str, Any] = {
+            name: deepcopy(backbone.module)
+            for name, backbone in self.backbones.items()
+            if isinstance(backbone, ModuleBackbone)
+        }
+        kwargs: dict[str, Any] = {"backbones": own} if own else {}
+        return {**kwargs, "fusion_module": deepcopy(fusion.module)} if self.config.fusion == CUSTOM_FUSION else kwargs

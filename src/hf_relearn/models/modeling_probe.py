@@ -7,6 +7,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedConfig
 
+from .configuration_backbones import ModuleConfig
+from .configuration_multimodal import KIND_OF_INPUT
+
 Probe = tuple[str, dict[str, Tensor]]  # the kind of modality that such inputs show, and the inputs
 
 
@@ -16,7 +19,9 @@ def probes(config: PreTrainedConfig, names: tuple[str, ...], num_frames: int | N
     `dummy_inputs` of transformers holds text only, so the shapes come from the configuration; if it does not say
     enough, there are several.
     """
-    if "input_ids" in names:
+    if isinstance(config, ModuleConfig):
+        yield _of_module(config)
+    elif "input_ids" in names:
         yield from _texts(config)
     elif "feature_values" in names:
         for shape in ((1, 4, config.input_size), (1, config.input_size)):
@@ -31,6 +36,14 @@ def probes(config: PreTrainedConfig, names: tuple[str, ...], num_frames: int | N
         yield "vision", {"pixel_values": patches, "pixel_attention_mask": torch.ones(1, 4).long(), **sizes}
     else:
         yield from _images(config, names, num_frames)
+
+
+def _of_module(config: ModuleConfig) -> Probe:
+    name, *masks = config.input_names
+    shape = (1, *config.input_shape)
+    value = torch.linspace(-1, 1, math.prod(shape)).reshape(shape)
+    inputs = {name: torch.ones(shape).long() if name == "input_ids" else value}
+    return KIND_OF_INPUT[name], {**inputs, **{mask: torch.ones(shape[:2]).long() for mask in masks}}
 
 
 def _texts(config: PreTrainedConfig) -> Iterator[Probe]:

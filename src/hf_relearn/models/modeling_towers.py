@@ -9,21 +9,14 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.modeling_utils import PreTrainedAudioTokenizerBase
 
-from .configuration_multimodal import KINDS
-
-# What a model calls its inputs tells what it looks at.
-_KIND_OF_INPUT = {
-    "pixel_values": "vision",
-    "pixel_values_videos": "video",
-    "input_values": "audio",
-    "input_features": "audio",
-    "input_ids": "text",
-    "feature_values": "features",
-}
+from .configuration_backbones import ModuleConfig
+from .configuration_multimodal import KIND_OF_INPUT, KINDS
 
 
 def backbone_input_names(backbone: nn.Module) -> tuple[str, ...]:
     """Return the names of the arguments that the backbone's forward takes."""
+    if isinstance(config := getattr(backbone, "config", None), ModuleConfig):
+        return tuple(config.input_names)
     parameters = inspect.signature(backbone.forward).parameters.values()
     fixed = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
     return tuple(parameter.name for parameter in parameters if parameter.kind not in fixed)
@@ -32,7 +25,7 @@ def backbone_input_names(backbone: nn.Module) -> tuple[str, ...]:
 def input_kinds(backbone: nn.Module) -> list[str]:
     """Return the kinds of modality that a model's inputs belong to, in alphabetical order; video backbones that take
     `pixel_values` are told from image backbones only by running them."""
-    return sorted({_KIND_OF_INPUT[name] for name in backbone_input_names(backbone) if name in _KIND_OF_INPUT})
+    return sorted({KIND_OF_INPUT[name] for name in backbone_input_names(backbone) if name in KIND_OF_INPUT})
 
 
 def shared_parameter(modules: Mapping[str, nn.Module]) -> tuple[str, str, str] | None:
@@ -70,7 +63,7 @@ def encoder_part(model: PreTrainedModel, kind: str | None = None, name: str | No
     if not kinds:
         names = ", ".join(backbone_input_names(model))
         raise ValueError(
-            f"{class_name} takes {names or 'no inputs'}: none of them is one of {', '.join(_KIND_OF_INPUT)}, so its "
+            f"{class_name} takes {names or 'no inputs'}: none of them is one of {', '.join(KIND_OF_INPUT)}, so its "
             "modality is unknown"
         )
     if len(kinds) > 1:
