@@ -5,7 +5,7 @@ import os
 import re
 import socket
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -18,12 +18,13 @@ _PATIENCE = 30
 
 
 @contextmanager
-def whole_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
+def whole_path(path: Path, *, durable: bool = True, named: Callable[[], str] | None = None) -> Iterator[Path]:
     """Give a temporary path to write to; the file gets its name when it is complete, or else is deleted.
 
     Args:
         path: of the file; a missing folder is created.
         durable: wait until the content is on the disk.
+        named: gives the name in place of the path's, if it depends on the content.
 
     Raises:
         OSError: if it cannot be written; the error names the file.
@@ -36,7 +37,7 @@ def whole_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
         if durable:
             with open(temporary, "rb") as file:
                 os.fsync(file.fileno())
-        os.replace(temporary, path)
+        os.replace(temporary, path.with_name(named()) if named else path)
     except OSError as error:
         if error.errno is None:
             raise

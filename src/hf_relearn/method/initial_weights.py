@@ -3,11 +3,11 @@
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import nn
 
 from hf_relearn.method.tensors import (
@@ -21,10 +21,11 @@ from hf_relearn.method.weights_file import (
     FILE_PREFIX,
     FILE_SUFFIX,
     InitialWeightsError,
+    Layout,
+    MappedTensors,
     packed,
     read_layout,
     weights_file_name,
-    with_aliases,
     write_weights_file,
 )
 
@@ -45,14 +46,13 @@ class InitialWeights(Mapping[str, torch.Tensor]):
             name of the file.
     """
 
-    def __init__(self, path: Path, checksum: str, shapes: dict[str, tuple[int, ...]], layout: dict[str, Any]):
+    def __init__(self, path: Path, layout: Layout):
         self.path = path
-        self.checksum = checksum
-        self._shapes = shapes
-        self._aliases: dict[str, str] = layout["aliases"]
-        self._prefixes: list[str] | None = layout["prefixes"]
+        self.checksum = layout.checksum
+        self._layout = layout
+        self._places = layout.places | {alias: layout.places[name] for alias, name in layout.aliases.items()}
         self._version = _version(path)
-        self._file: Any = None
+        self._tensors: MappedTensors | None = None  # while it is open
 
     @classmethod
     def save(
@@ -98,15 +98,14 @@ class InitialWeights(Mapping[str, torch.Tensor]):
         for name, tensor in tensors.items():
             if tensor.is_meta:
                 raise TypeError(f"{name!r} is on the meta device and holds no values to store; load the model first")
-        layout = {"aliases": aliases, "prefixes": wanted}
         if not any(is_sharded(tensor) for tensor in tensors.values()):
-            return _written(packed(tensors), Path(folder), layout)
+            return cls.load(write_weights_file(packed(tensors), Path(folder), aliases, wanted))
         first = torch.distributed.get_rank() == 0
         whole = packed(tensors, keep=first)
         outcome: InitialWeights | Exception | None = None
         if first:
             try:
-                outcome = _written(whole, Path(folder), layout)
+                outcome = cls.load(write_weights_file(whole, Path(folder), aliases, wanted))
             except Exception as error:  # the others would wait
                 outcome = error
         outcome = said_by_first_process(outcome)
@@ -130,8 +129,8 @@ class InitialWeights(Mapping[str, torch.Tensor]):
             InitialWeightsError: it is damaged or truncated, holds other weights, or is not a file of initial weights.
         """
         path = Path(path).absolute()
-        noted, shapes, layout = read_layout(path, checksum)
-        return cls(path, checksum or noted, shapes, layout)
+        layout = read_layout(path, checksum)
+        return cls(path, replace(layout, checksum=checksum or layout.checksum))
 
     @staticmethod
     def find(folder: str | os.PathLike[str], checksum: str | None = None) -> list[Path]:
@@ -151,7 +150,7 @@ class InitialWeights(Mapping[str, torch.Tensor]):
         Raises:
             InitialWeightsError: the file was deleted or changed.
         """
-        if self._file is not None:
+        if self._tensors is not None:
             yield
             return
         self._check_unchanged()
@@ -159,10 +158,10 @@ class InitialWeights(Mapping[str, torch.Tensor]):
         try:
             yield
         finally:
-            self._file = None
+            self._tensors = None
 
     def _open(self) -> None:
-        self._file, self._bytes_read = safe_open(self.path, framework="pt"), 0
+        self._tensors, self._bytes_read = MappedTensors(self.path, self._places), 0
 
     def _check_unchanged(self) -> None:
         try:
@@ -177,14 +176,11 @@ class InitialWeights(Mapping[str, torch.Tensor]):
             self._version = version
 
     def __getitem__(self, name: str) -> torch.Tensor:
-        self._shapes[name]
-        if self._file is None:
+        if self._tensors is None:
             with self.opened():
                 return self[name]
-        tensor = self._file.get_tensor(self._aliases.get(name, name))
-        self._bytes_read += tensor.nbytes
-        if self._bytes_read > _REOPEN_AFTER:
-            self._open()
+        tensor = self._tensors[name]
+        self._count(tensor)
         return tensor
 
     def read_part(self, name: str, index: tuple[slice, ...]) -> torch.Tensor:
@@ -201,31 +197,36 @@ class InitialWeights(Mapping[str, torch.Tensor]):
             KeyError: nothing is stored under that name.
             InitialWeightsError: the file was deleted or changed.
         """
-        shape = self._shapes[name]
-        bounds = [part.indices(size)[:2] for part, size in zip(index, shape, strict=False)]
-        if not index or any(end <= begin for begin, end in bounds):
-            return self[name][index]  # nothing to read: safetensors refuses empty slices
-        with self.opened():
-            return self._file.get_slice(self._aliases.get(name, name))[index]
+        if self._tensors is None:
+            with self.opened():
+                return self.read_part(name, index)
+        part = self._tensors[name][index]
+        self._count(part)
+        return part
+
+    def _count(self, tensor: torch.Tensor) -> None:
+        self._bytes_read += tensor.nbytes
+        if self._bytes_read > _REOPEN_AFTER:
+            self._open()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_file": None}
+        return {**self.__dict__, "_tensors": None}
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._shapes)
+        return iter(self._places)
 
     def __len__(self) -> int:
-        return len(self._shapes)
+        return len(self._places)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._shapes
+        return name in self._places
 
     def __repr__(self) -> str:
         return f"InitialWeights({str(self.path)!r}, {len(self)} tensors)"
 
     def shape_of(self, name: str) -> tuple[int, ...]:
         """Return the shape of a tensor, without reading it."""
-        return self._shapes[name]
+        return self._places[name].shape
 
     def subset(self, prefix: str) -> Mapping[str, torch.Tensor]:
         """Return a view of what lies under one module name, under the names that this module itself uses.
@@ -250,7 +251,7 @@ class InitialWeights(Mapping[str, torch.Tensor]):
         Raises:
             InitialWeightsError: names the first parameter that differs.
         """
-        tensors, aliases = stored_tensors(module, self._prefixes, include_buffers=True)
+        tensors, aliases = stored_tensors(module, self._layout.prefixes, include_buffers=True)
         shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         shapes |= {alias: shapes[name] for alias, name in aliases.items()}
         optional = set(floating_buffers(module))
@@ -299,12 +300,6 @@ class _Subset(Mapping[str, torch.Tensor]):
 
     def shape_of(self, name: str) -> tuple[int, ...]:
         return self._weights.shape_of(self._prefix + name)
-
-
-def _written(tensors: dict[str, torch.Tensor], folder: Path, layout: dict[str, Any]) -> InitialWeights:
-    path, checksum = write_weights_file(tensors, folder, layout)
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    return InitialWeights(path, checksum, with_aliases(shapes, layout), layout)
 
 
 def _version(path: Path) -> tuple[int, int, int]:

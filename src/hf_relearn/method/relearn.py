@@ -100,17 +100,34 @@ def interpolate_buffers_(module: nn.Module, initial: Mapping[str, torch.Tensor],
 Squares = dict[ShardGroups, tuple[list[torch.Tensor], list[torch.Tensor]]]
 
 
+class _Group:
+    """Small tensors of one kind, to be moved together."""
+
+    def __init__(self) -> None:
+        self.pieces: list[torch.Tensor] = []
+        self.toward: list[torch.Tensor] = []
+        self.size = 0  # in elements
+
+
 def _lerp_(pieces: list[torch.Tensor], toward: list[torch.Tensor], alpha: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Move pieces of one type, as one run of elements; returns the squares of distance and norm before the move."""
-    kept = _flatten_dense_tensors(pieces) if len(pieces) > 1 else pieces[0].reshape(-1)
-    wide = kept.to(torch.promote_types(kept.dtype, torch.float32))
-    target = (_flatten_dense_tensors(toward) if len(toward) > 1 else toward[0].reshape(-1)).to(wide)
+    """Move pieces of one type; returns the squares of distance and norm before the move."""
+    before = _as_one(pieces)
+    wide = before.to(torch.promote_types(before.dtype, torch.float32))
+    target = _as_one(toward).to(wide)
     apart = target - wide
     squares = torch.dot(apart, apart), torch.dot(wide, wide)
-    moved = target if alpha == 1 else wide.lerp_(target, alpha)
-    if moved.data_ptr() != pieces[0].data_ptr():  # several pieces, or of another type
-        torch._foreach_copy_(pieces, list(_unflatten_dense_tensors(moved, pieces)))
+    if alpha == 1:
+        torch._foreach_copy_(pieces, toward)
+    elif wide.dtype == pieces[0].dtype == toward[0].dtype:
+        torch._foreach_lerp_(pieces, toward, alpha)
+    else:
+        torch._foreach_copy_(pieces, list(_unflatten_dense_tensors(wide.lerp_(target, alpha), pieces)))
     return squares
+
+
+def _as_one(pieces: list[torch.Tensor]) -> torch.Tensor:
+    """Return the elements of pieces as one run; a single piece is not copied."""
+    return _flatten_dense_tensors(pieces) if len(pieces) > 1 else pieces[0].reshape(-1)
 
 
 def _move_parameters_(
@@ -145,32 +162,35 @@ def _chunks(
     targets: Mapping[str, torch.Tensor], initial: Mapping[str, torch.Tensor], kind: str
 ) -> Iterator[tuple[ShardGroups, list[torch.Tensor], list[torch.Tensor]]]:
     """Yield matching pieces of one type, device and division: parts of a large tensor, or many small ones together."""
-    pieces: list[torch.Tensor] = []
-    toward: list[torch.Tensor] = []
-    key: tuple[ShardGroups, torch.dtype, torch.device] | None = None
-    count = 0
+    waiting: dict[tuple[ShardGroups, torch.dtype, torch.dtype, torch.device], _Group] = {}
     for name, whole in targets.items():
-        target, source = local_part(whole), _fetch(initial, name, whole, kind)
-        its_key = shard_groups(whole), target.dtype, target.device
+        if is_sharded(whole):
+            groups, target = shard_groups(whole), local_part(whole)
+            source = _fetch_part(initial, name, whole, kind)
+        else:
+            groups, target, source = (), whole, initial[name]
+            if target.shape != source.shape:
+                raise _other_shape(name, target, source.shape, kind)
+        device = target.device
+        if source.device != device:
+            source = source.to(device)
+        size = target.numel()
         limit = _CPU_CHUNK if target.is_cpu else _DEVICE_CHUNK
-        for part, its_source in _split(target, source, limit):
-            size = part.numel()
-            if key is not None and (its_key != key or count + size > limit):
-                yield key[0], pieces, toward
-                pieces, toward, count = [], [], 0
-            key = its_key
-            pieces.append(part)
-            toward.append(its_source)
-            count += size
-    if key is not None:
-        yield key[0], pieces, toward
-
-
-def _split(target: torch.Tensor, source: torch.Tensor, limit: int) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
-    """Matching pieces of both of at most `limit` elements; the whole if it is small or not one run of memory."""
-    if 0 < target.numel() <= limit or not target.is_contiguous():
-        return [(target, source)]
-    return zip(target.view(-1).split(limit), source.reshape(-1).split(limit), strict=True) if target.numel() else []
+        if size > limit and target.is_contiguous():
+            for piece, its_source in zip(target.view(-1).split(limit), source.reshape(-1).split(limit), strict=True):
+                yield groups, [piece], [its_source]
+            continue
+        key = groups, target.dtype, source.dtype, device
+        group = waiting.get(key)
+        if group is None or group.size + size > limit:
+            if group is not None:
+                yield groups, group.pieces, group.toward
+            group = waiting[key] = _Group()
+        group.pieces.append(target)
+        group.toward.append(source)
+        group.size += size
+    for (groups, *_), group in waiting.items():
+        yield groups, group.pieces, group.toward
 
 
 def _check(targets: Mapping[str, torch.Tensor], initial: Mapping[str, torch.Tensor], alpha: float, kind: str) -> None:
@@ -186,31 +206,26 @@ def _check(targets: Mapping[str, torch.Tensor], initial: Mapping[str, torch.Tens
                 f"{kind} {name!r} has no initial value: `initial` must map the names of this module's {kind}s to "
                 f"tensors, but holds {found}"
             )
-        if shape_of is not None:
-            _check_shape(name, target, shape_of(name), kind)
-        elif isinstance(initial, dict):
-            _check_shape(name, target, initial[name].shape, kind)
+        shape = shape_of(name) if shape_of else initial[name].shape if isinstance(initial, dict) else target.shape
+        if target.shape != shape:
+            raise _other_shape(name, target, shape, kind)
 
 
-def _check_shape(name: str, target: torch.Tensor, shape: tuple[int, ...], kind: str) -> None:
-    if target.shape != shape:
-        raise ValueError(
-            f"{kind} {name!r} has the shape {tuple(target.shape)}, but its initial value has {tuple(shape)}; "
-            "the initial values are those of another model"
-        )
+def _other_shape(name: str, target: torch.Tensor, shape: tuple[int, ...], kind: str) -> ValueError:
+    return ValueError(
+        f"{kind} {name!r} has the shape {tuple(target.shape)}, but its initial value has {tuple(shape)}; "
+        "the initial values are those of another model"
+    )
 
 
-def _fetch(initial: Mapping[str, torch.Tensor], name: str, target: torch.Tensor, kind: str) -> torch.Tensor:
+def _fetch_part(initial: Mapping[str, torch.Tensor], name: str, target: torch.Tensor, kind: str) -> torch.Tensor:
     """Return the initial value of this process's part of `target`."""
-    if not is_sharded(target):
-        source = initial[name]
-        _check_shape(name, target, source.shape, kind)
-        return source if source.device == target.device else source.to(target.device)
     index, read_part = local_index(name, target), getattr(initial, "read_part", None)
     if read_part is not None:
         return read_part(name, index)  # its shape is known and checked
     source = initial[name]
-    _check_shape(name, target, source.shape, kind)
+    if target.shape != source.shape:
+        raise _other_shape(name, target, source.shape, kind)
     return source[index]
 
 

@@ -1,9 +1,12 @@
 """The safetensors file of initial weights: its name, its layout, its checksum."""
 
 import json
+import math
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import xxhash
@@ -17,12 +20,37 @@ FILE_PREFIX = "_initial_weights-"
 FILE_SUFFIX = ".safetensors"
 _FORMAT = "hf_relearn"  # the one entry of the metadata, whose order safetensors does not keep
 _NAME_DIGITS = 12
-
-Shapes = dict[str, tuple[int, ...]]
+_PENDING = "0" * 32  # in place of the checksum, while the file is written
 
 
 class InitialWeightsError(ValueError):
     """A file of initial weights is damaged, was deleted, or belongs to another model."""
+
+
+class Place(NamedTuple):
+    """Type, shape and strides of a tensor, and where it begins in its file, in elements of its type."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    begin: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a file of initial weights says of itself.
+
+    Attributes:
+        checksum: of what was written.
+        places: name -> where the tensor lies in the file.
+        aliases: further names of tensors -> the names that they are stored under.
+        prefixes: names of the modules whose tensors were written; None for all.
+    """
+
+    checksum: str
+    places: dict[str, Place]
+    aliases: dict[str, str]
+    prefixes: list[str] | None
 
 
 def weights_file_name(checksum: str) -> str:
@@ -30,11 +58,8 @@ def weights_file_name(checksum: str) -> str:
     return f"{FILE_PREFIX}{checksum[:_NAME_DIGITS]}{FILE_SUFFIX}"
 
 
-def read_layout(path: Path, checksum: str | None = None) -> tuple[str, Shapes, dict[str, Any]]:
+def read_layout(path: Path, checksum: str | None = None) -> Layout:
     """Read what a file holds, and compare its content with a checksum if one is given.
-
-    Returns:
-        The checksum that the file notes, name -> shape of what is stored, and the layout: `aliases` and `prefixes`.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -43,12 +68,10 @@ def read_layout(path: Path, checksum: str | None = None) -> tuple[str, Shapes, d
     if not path.is_file():
         raise FileNotFoundError(f"the file of initial weights {path} does not exist")
     try:
-        with safe_open(path, framework="pt") as file:  # checks the header against the size of the file
-            layout = json.loads((file.metadata() or {})[_FORMAT])
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
-            noted = layout["checksum"]
-            if checksum is not None:
-                found = checksum_of({name: file.get_tensor(name) for name in shapes}, layout)
+        layout = _layout(path)
+        if checksum is not None:
+            mapped = MappedTensors(path, layout.places)
+            found = checksum_of({name: mapped[name] for name in layout.places}, layout.aliases, layout.prefixes)
     except (SafetensorError, OSError) as error:
         raise InitialWeightsError(
             f"the file of initial weights {path} is damaged ({error}); restore it from a copy, or delete it and "
@@ -63,12 +86,45 @@ def read_layout(path: Path, checksum: str | None = None) -> tuple[str, Shapes, d
             f"the file of initial weights {path} is damaged, or holds the weights of another run: its checksum is "
             f"{found}, and the run noted {checksum}. Restore it from a copy, or start the run afresh"
         )
-    return noted, with_aliases(shapes, layout), layout
+    return layout
 
 
-def with_aliases(shapes: Shapes, layout: Mapping[str, Any]) -> Shapes:
-    """Return name -> shape with the further names of tensors that have several."""
-    return shapes | {alias: shapes[name] for alias, name in layout["aliases"].items()}
+def _layout(path: Path) -> Layout:
+    with safe_open(path, framework="pt") as file:  # checks the header against the size of the file
+        noted = json.loads((file.metadata() or {})[_FORMAT])
+        with open(path, "rb") as plain:
+            size = int.from_bytes(plain.read(8), "little")
+            header = json.loads(plain.read(size))
+        examples = {header[name]["dtype"]: name for name in file.keys()}
+        dtypes = {code: file.get_tensor(name).dtype for code, name in examples.items()}
+        places = {name: _place(header[name], dtypes[header[name]["dtype"]], 8 + size) for name in file.keys()}
+    return Layout(noted["checksum"], places, noted["aliases"], noted["prefixes"])
+
+
+def _place(entry: dict[str, Any], dtype: torch.dtype, offset: int) -> Place:
+    shape = tuple(entry["shape"])
+    stride = tuple(math.prod(shape[dim + 1 :]) for dim in range(len(shape)))
+    # The values begin at a multiple of 8 bytes, and those of wider types come first.
+    return Place(dtype, shape, stride, (offset + entry["data_offsets"][0]) // dtype.itemsize)
+
+
+class MappedTensors:
+    """The tensors of a file, as views of a mapping of it into memory: a page is read when it is looked at.
+
+    What is written to the views does not reach the file. safetensors' own `get_tensor` takes far longer on small
+    tensors, since each is given a storage of its own.
+    """
+
+    def __init__(self, path: Path, places: dict[str, Place]):
+        size = path.stat().st_size
+        content = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
+        dtypes = {place.dtype for place in places.values()}
+        self._values = {dtype: content[: size - size % dtype.itemsize].view(dtype) for dtype in dtypes}
+        self._places = places
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        dtype, shape, stride, begin = self._places[name]
+        return self._values[dtype].as_strided(shape, stride, begin)
 
 
 def packed(tensors: Mapping[str, torch.Tensor], keep: bool = True) -> dict[str, torch.Tensor]:
@@ -90,27 +146,34 @@ def packed(tensors: Mapping[str, torch.Tensor], keep: bool = True) -> dict[str, 
     return output
 
 
-def write_weights_file(tensors: dict[str, torch.Tensor], folder: Path, layout: dict[str, Any]) -> tuple[Path, str]:
-    """Write tensors of `packed`.
+def write_weights_file(
+    tensors: dict[str, torch.Tensor], folder: Path, aliases: dict[str, str], prefixes: list[str] | None
+) -> Path:
+    """Write tensors of `packed`, and return the path.
 
-    They are not pressed on the disk: the checksum tells of what a loss of power may do to them.
-
-    Returns:
-        Path and checksum.
+    They are hashed while they are written, since each takes a while; the header gets the checksum at the end. They
+    are not pressed on the disk: the checksum tells of what a loss of power may do to them.
     """
-    checksum = checksum_of(tensors, layout)
-    path = (folder / weights_file_name(checksum)).absolute()
-    with whole_path(path, durable=False) as temporary:
-        try:
-            save_file(tensors, temporary, {_FORMAT: json.dumps({**layout, "checksum": checksum})})
-        except SafetensorError as error:
-            raise OSError(f"{path} cannot be written: {error}") from error
-    return path, checksum
+    path, checksum = (folder / weights_file_name(_PENDING)).absolute(), _PENDING
+    note = json.dumps({"aliases": aliases, "prefixes": prefixes, "checksum": checksum})
+    with whole_path(path, durable=False, named=lambda: weights_file_name(checksum)) as temporary:
+        with ThreadPoolExecutor(1) as pool:
+            hashing = pool.submit(checksum_of, tensors, aliases, prefixes)
+            try:
+                save_file(tensors, temporary, {_FORMAT: note})
+            except SafetensorError as error:
+                raise OSError(f"{path} cannot be written: {error}") from error
+            checksum = hashing.result()
+        with open(temporary, "r+b") as file:
+            header = file.read(8 + int.from_bytes(file.read(8), "little"))
+            file.seek(8 + header.index(_PENDING.encode()))
+            file.write(checksum.encode())
+    return path.with_name(weights_file_name(checksum))
 
 
-def checksum_of(tensors: Mapping[str, torch.Tensor], layout: Mapping[str, Any]) -> str:
+def checksum_of(tensors: Mapping[str, torch.Tensor], aliases: dict[str, str], prefixes: list[str] | None) -> str:
     """Hash of names, types, shapes and values, in the order of the names, and of further names and prefixes."""
-    digest = xxhash.xxh3_128(json.dumps([layout["aliases"], layout["prefixes"]], sort_keys=True).encode())
+    digest = xxhash.xxh3_128(json.dumps([aliases, prefixes], sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
