@@ -23,6 +23,8 @@ if TYPE_CHECKING:
         MultimodalForClassification,
         MultimodalModel,
         MultimodalProcessor,
+        TableConfig,
+        TableInput,
     )
     from hf_relearn.training import (
         MultimodalCollator,
@@ -50,6 +52,8 @@ _HOME = {
     "MultimodalForClassification": "hf_relearn.models",
     "MultimodalModel": "hf_relearn.models",
     "MultimodalProcessor": "hf_relearn.models",
+    "TableConfig": "hf_relearn.models",
+    "TableInput": "hf_relearn.models",
     "MultimodalCollator": "hf_relearn.training",
     "MultimodalRelearnTrainer": "hf_relearn.training",
     "RelearnCallback": "hf_relearn.training",
@@ -71,6 +75,8 @@ __all__ = [
     "MultimodalRelearnTrainer",
     "RelearnCallback",
     "RelearnTrainingArguments",
+    "TableConfig",
+    "TableInput",
     "diagnose",
     "export_onnx",
     "purity_score",

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tokenizers_of_words import bert_like
 
-from hf_relearn import MultimodalCollator, MultimodalProcessor
+from hf_relearn import MultimodalCollator, MultimodalProcessor, TableInput
 
 PROCESSOR = MultimodalProcessor(
     {"caption": {"type": "text", "tokenizer": bert_like()}, "sensors": {"type": "features", "input_size": 3}}
@@ -55,6 +55,21 @@ def test_empty_cells_are_samples_that_lack_the_modality():
 def test_what_makes_no_vector_or_label_is_named(change, error, message):
     with pytest.raises(error, match=message):
         collate([{**ROWS[0], **change}, ROWS[1]])
+
+
+def test_columns_of_a_table_make_a_row():
+    table = TableInput.fit({"x": [1, 3], "words": ["a", "a"]}, ["x", "words"])
+    processor = MultimodalProcessor({"row": {"type": "table", **table.settings}})
+    rows = [{"x": None, "words": "a"}, {"x": 9, "words": "b"}, {"x": None, "words": None}]
+    batch = MultimodalCollator(processor, {"row": ["x", "words"]})(rows)
+    assert batch["row_present"].tolist() == [True, True, False]
+    assert batch["row_category_ids"][:, 0].tolist() == [2, 0, 0] and batch["row_number_values"][:, 1].tolist() == [
+        1,
+        0,
+        0,
+    ]
+    whole = MultimodalCollator(processor)([{"row": {"x": 9, "words": "b"}}])  # a column that holds the row
+    assert whole["row_category_ids"].tolist() == [[0]]
 
 
 def test_a_missing_column_is_named():

@@ -25,6 +25,7 @@ _TASKS = {
     "audio": "audio-classification",
     "text": "text-classification",
     "features": "tabular-classification",
+    "table": "tabular-classification",
 }
 
 
@@ -123,7 +124,7 @@ def _example(encoder: EncoderFacts) -> str:
     """Write a batch of one raw value."""
     if encoder.kind == "features":
         return f"[[0.0] * {encoder.input_size}]"
-    value: Any = _FILES[encoder.kind]
+    value: Any = encoder.row if encoder.kind == "table" else _FILES[encoder.kind]
     if encoder.kind == "vision" and encoder.num_frames > 1:
         value = [f"image{number}.jpg" for number in range(1, encoder.num_frames + 1)]
     return str([value]).replace("'", '"')

@@ -100,6 +100,7 @@ class EncoderFacts:
     pretrained: bool | None = None
     base_model: str | None = None
     base_model_revision: str | None = None
+    row: Mapping[str, Any] | None = None  # made up, of a table
 
 
 @dataclass(frozen=True)
@@ -235,9 +236,14 @@ def encoder_facts(config: MultimodalConfig) -> list[EncoderFacts]:
             pretrained=modality.pretrained,
             base_model=modality.base_model if is_hub_id(modality.base_model) else None,
             base_model_revision=modality.base_model_revision,
+            row=_made_up_row(modality.backbone_config) if modality.kind == "table" else None,
         )
         for name, modality in config.modalities.items()
     ]
+
+
+def _made_up_row(config: Any) -> dict[str, Any]:
+    return {column: 1.0 if place < config.num_numbers else "a" for place, column in enumerate(config.columns)}
 
 
 def changed_from_defaults(arguments: Any, values: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -11,7 +11,14 @@ from hf_relearn.report.verdict import chosen_split, read_verdict
 
 WEAK_SHARE = 1.25  # a modality whose accuracy is less than so many times that of guessing is called weak
 
-_KINDS = {"audio": "a sound", "vision": "an image", "video": "a video", "text": "text", "features": "numbers"}
+_KINDS = {
+    "audio": "a sound",
+    "vision": "an image",
+    "video": "a video",
+    "text": "text",
+    "features": "numbers",
+    "table": "a row of a table",
+}
 _ABLATIONS = {
     "alone": "unimodal_{}_accuracy",
     "only this one given": "only_{}_accuracy",

@@ -80,9 +80,10 @@ def predict(
 ) -> None:
     """Classify samples: files, addresses or texts.
 
-    A sample is given as MODALITY=VALUE: a file or an http(s) address of a sound, picture or video, a text, or numbers
-    in brackets ([0.1,0.2]) for given features. The modalities are the model's; image, audio, video and text also name
-    its only one of that kind. One that is left out is missing. For several pictures, name the modality once for each.
+    A sample is given as MODALITY=VALUE: a file or an http(s) address of a sound, picture or video, a text, numbers
+    in brackets ([0.1,0.2]) for given features, or cells (patient=age=41,city=Rome) for a row of a table. The
+    modalities are the model's; image, audio, video and text also name its only one of that kind. One that is left out
+    is missing. For several pictures, name the modality once for each.
     """
     if bool(sample) == bool(file):
         raise UsageError("give either a sample (MODALITY=VALUE ...) or --file")
@@ -143,7 +144,7 @@ def _given_sample(classify: "MultimodalClassificationPipeline", pairs: Sequence[
                 f"{key}={text} names {key!r}, but the modalities are {', '.join(classify.processor.inputs)}"
             )
         kind = classify.model.config.modalities[name].kind
-        value = _numbers(key, text) if kind == "features" else text
+        value = _numbers(key, text) if kind == "features" else _row(key, text) if kind == "table" else text
         if name not in sample:
             sample[name] = value
         elif kind in ("vision", "video"):
@@ -225,7 +226,18 @@ def _from_file(value: Any, kind: str, folder: Path) -> Any:
         return value
     if kind == "features":
         return _numbers(kind, value)
+    if kind == "table":
+        return _row(kind, value)
     return value if is_address(value) else str(folder / value)
+
+
+def _row(name: str, text: str) -> dict[str, Any]:
+    from hf_relearn.models.processing_table import read_row
+
+    try:
+        return read_row(name, text)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
 def _numbers(name: str, text: str) -> list[Any]:

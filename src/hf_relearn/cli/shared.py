@@ -105,7 +105,7 @@ def given_columns(given: Sequence[str] | None, processor: "MultimodalProcessor")
         raise UsageError(str(error)) from None
     columns: dict[str, str | list[str]] = {name: processor.columns.get(name, name) for name in processor.inputs}
     for name, column in pairs.items():
-        several = processor.modalities[name]["type"] == "features" and "," in column
+        several = processor.modalities[name]["type"] in ("features", "table") and "," in column
         columns[name] = column.split(",") if several else column
     return columns
 

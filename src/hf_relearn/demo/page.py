@@ -13,6 +13,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio i
 import gradio
 
 from hf_relearn.models import MultimodalClassificationPipeline
+from hf_relearn.models.processing_table import read_row
 
 LABELS = 5
 CLEANING = (600, 3600)  # every ten minutes, uploads that are older than an hour are deleted; all of them at the end
@@ -86,6 +87,9 @@ def _input(name: str, modality: Any, processor: Any) -> gradio.components.Compon
     if modality.kind == "features":
         hint = f"{modality.backbone_config.input_size} numbers, or several such rows, as JSON or separated by commas"
         return gradio.Textbox(lines=3, placeholder=hint, **place)
+    if modality.kind == "table":
+        columns = ", ".join(f"{column}=..." for column in processor.inputs[name].columns)
+        return gradio.Textbox(lines=3, placeholder=f"{columns}; cells may be left out", **place)
     return gradio.Textbox(lines=3, **place)
 
 
@@ -93,6 +97,8 @@ def _raw_value(name: str, kind: str, value: Any) -> Any:
     """Return a component's value as the pipeline takes it; None if it is empty."""
     if value is None or value == [] or (isinstance(value, str) and not value.strip()):
         return None
+    if kind == "table":
+        return read_row(name, value)
     return read_numbers(name, value) if kind == "features" else value
 
 

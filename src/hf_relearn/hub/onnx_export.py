@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hf_relearn.models import MultimodalForClassification, MultimodalProcessor
+from hf_relearn.models import MultimodalForClassification, MultimodalProcessor, TableInput
 from hf_relearn.models.modeling_weights import refuse_missing_weights
 
 Shapes = dict[str, dict[int, str]]  # input -> axis -> name of a size that is free
@@ -25,9 +25,13 @@ Shapes = dict[str, dict[int, str]]  # input -> axis -> name of a size that is fr
 def example_inputs(model: MultimodalForClassification, processor: MultimodalProcessor) -> dict[str, Tensor]:
     """Return a batch of two made-up samples that have every modality, as the processor makes it."""
     generator = np.random.default_rng(0)
-    values = {
-        name: [_raw_value(modality, generator) for _ in range(2)] for name, modality in model.config.modalities.items()
-    }
+    values: dict[str, list[Any]] = {}
+    for name, modality in model.config.modalities.items():
+        rows = processor.inputs[name]
+        if isinstance(rows, TableInput):
+            values[name] = [rows.example(number) for number in range(2)]
+        else:
+            values[name] = [_raw_value(modality, generator) for _ in range(2)]
     return dict(processor(values))
 
 

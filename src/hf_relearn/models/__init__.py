@@ -3,6 +3,7 @@
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoProcessor
 from transformers.pipelines import PIPELINE_REGISTRY
 
+from .configuration_backbones import TableConfig
 from .configuration_multimodal import FeaturesConfig, ModalityConfig, MultimodalConfig
 from .modeling_features import FeaturesModel
 from .modeling_modules import ModuleBackbone
@@ -10,6 +11,7 @@ from .modeling_multimodal import MultimodalForClassification, MultimodalModel
 from .pipeline_multimodal import TASK, MultimodalClassificationPipeline
 from .processing_augmentation import Augmentation
 from .processing_multimodal import MultimodalProcessor
+from .processing_table import TableInput
 
 AutoConfig.register(MultimodalConfig.model_type, MultimodalConfig)
 AutoModel.register(MultimodalConfig, MultimodalModel)
@@ -30,4 +32,6 @@ __all__ = [
     "MultimodalForClassification",
     "MultimodalModel",
     "MultimodalProcessor",
+    "TableConfig",
+    "TableInput",
 ]

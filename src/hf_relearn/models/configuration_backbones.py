@@ -1,4 +1,4 @@
-"""Configurations of the backbones that this library brings: for features, and for a module of the user's own."""
+"""Configurations of the backbones that this library brings: for features, for rows of a table, for a user's module."""
 
 import math
 from dataclasses import field
@@ -64,6 +64,48 @@ class FeaturesConfig(PreTrainedConfig):
             check_heads(self.hidden_size, self.num_attention_heads)
 
 
+class TableConfig(PreTrainedConfig):
+    """Configure `TableModel`; `TableInput.backbone_config` makes it of the columns.
+
+    Args:
+        num_numbers: columns with numbers.
+        cardinalities: of each column with categories, its categories, with those for unknown and empty cells.
+        columns: their names, those with numbers first, for whoever reads the configuration.
+        embedding_size: width of a category's embedding.
+        hidden_size: width of the feature.
+        num_hidden_layers: layers.
+        intermediate_size: width inside each layer.
+        dropout: probability.
+
+    Raises:
+        ValueError: for a size out of its range.
+    """
+
+    model_type = "hf_relearn_table"
+
+    num_numbers: int = 0
+    cardinalities: list[int] = field(default_factory=list)
+    columns: list[str] = field(default_factory=list)
+    embedding_size: int = 16
+    hidden_size: int = 128
+    num_hidden_layers: int = 2
+    intermediate_size: int = 256
+    dropout: float = 0.1
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        self.cardinalities, self.columns = list(self.cardinalities), list(self.columns)
+        check_size("width", self.num_numbers + len(self.cardinalities), "the number of columns")
+        check_size("vocabulary", sum(self.cardinalities), "the number of categories")
+        for name in ("embedding_size", "hidden_size", "num_hidden_layers", "intermediate_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, but it is at least 1")
+        if self.num_numbers < 0 or any(size < 1 for size in self.cardinalities):
+            raise ValueError(f"num_numbers is {self.num_numbers} and cardinalities {self.cardinalities}: wrong counts")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is {self.dropout}, but it is a probability below 1")
+
+
 class ModuleConfig(PreTrainedConfig):
     """Tell what a module of the user's own takes; `ModuleBackbone` makes it. The module itself is in no file.
 
@@ -111,6 +153,6 @@ class ModuleConfig(PreTrainedConfig):
 
 
 # Here and not in `__init__`, which code loaded from a repository does not run; an installed package's class stays.
-for _config in (FeaturesConfig, ModuleConfig):
+for _config in (FeaturesConfig, TableConfig, ModuleConfig):
     if _config.model_type not in CONFIG_MAPPING:
         AutoConfig.register(_config.model_type, _config)

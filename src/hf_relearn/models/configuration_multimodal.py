@@ -60,7 +60,7 @@ def checked_fusion_kwargs(fusion: str, kwargs: Mapping[str, Any]) -> dict[str, A
     return options
 
 
-KINDS = ("audio", "vision", "video", "text", "features")
+KINDS = ("audio", "vision", "video", "text", "features", "table")
 # What a model calls its inputs tells what it looks at.
 KIND_OF_INPUT = {
     "pixel_values": "vision",
@@ -69,6 +69,8 @@ KIND_OF_INPUT = {
     "input_features": "audio",
     "input_ids": "text",
     "feature_values": "features",
+    "number_values": "table",
+    "category_ids": "table",
 }
 POOLINGS = ("auto", "mean", "cls", "last", "pooler")
 PLACEHOLDERS = ("zero", "learnt")

@@ -18,12 +18,13 @@ from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHT
 
 from .configuration_backbones import ModuleConfig
 from .configuration_limits import check_settings
-from .configuration_multimodal import FeaturesConfig, ModalityConfig, check_modality_name
+from .configuration_multimodal import ModalityConfig, check_modality_name
 from .modeling_description import describe_modality
 from .modeling_features import FeaturesModel
 from .modeling_modules import ModuleBackbone, module_backbone
 from .modeling_pooling import has_dense_pooler
 from .modeling_seeds import drawing_for
+from .modeling_table import TableModel
 from .modeling_towers import backbone_input_names, encoder_part, input_kinds, shared_parameter
 from .modeling_weights import check_weights
 
@@ -68,9 +69,10 @@ def holds_configuration_only(folder: Path) -> bool:
 
 # Here and not in `__init__`, which code loaded from a repository does not run. Such code may be run twice, so that the
 # class that is registered is an earlier one; an installed package's stays.
-_features_config = CONFIG_MAPPING[FeaturesConfig.model_type]
-if MODEL_MAPPING.get(_features_config, None) is None:
-    AutoModel.register(_features_config, FeaturesModel)
+for _model in (FeaturesModel, TableModel):
+    _config = CONFIG_MAPPING[_model.config_class.model_type]
+    if MODEL_MAPPING.get(_config, None) is None:
+        AutoModel.register(_config, _model)
 
 # What says where files come from, and so holds for a backbone's configuration as for its weights.
 _HUB_KWARGS = ("revision", "token", "cache_dir", "local_files_only", "subfolder")

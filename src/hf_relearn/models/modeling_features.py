@@ -86,9 +86,14 @@ class FeaturesModel(PreTrainedModel):
 def _layer(config: FeaturesConfig) -> nn.Module:
     if config.architecture == "transformer":
         return AttentionLayer(config.hidden_size, config.num_attention_heads, config.intermediate_size, config.dropout)
+    return perceptron(config.hidden_size, config.intermediate_size)
+
+
+def perceptron(hidden_size: int, intermediate_size: int) -> nn.Module:
+    """Build what a residual layer of a multilayer perceptron adds."""
     return nn.Sequential(
-        nn.LayerNorm(config.hidden_size),
-        nn.Linear(config.hidden_size, config.intermediate_size),
+        nn.LayerNorm(hidden_size),
+        nn.Linear(hidden_size, intermediate_size),
         nn.GELU(),
-        nn.Linear(config.intermediate_size, config.hidden_size),
+        nn.Linear(intermediate_size, hidden_size),
     )

@@ -26,6 +26,8 @@ def probes(config: PreTrainedConfig, names: tuple[str, ...], num_frames: int | N
     elif "feature_values" in names:
         for shape in ((1, 4, config.input_size), (1, config.input_size)):
             yield "features", {"feature_values": torch.linspace(-1, 1, shape[-1]).expand(shape)}
+    elif "number_values" in names:
+        yield "table", _row(config)
     elif "input_features" in names:
         yield from _sound_features(config)
     elif "input_values" in names:
@@ -44,6 +46,13 @@ def _of_module(config: ModuleConfig) -> Probe:
     value = torch.linspace(-1, 1, math.prod(shape)).reshape(shape)
     inputs = {name: torch.ones(shape).long() if name == "input_ids" else value}
     return KIND_OF_INPUT[name], {**inputs, **{mask: torch.ones(shape[:2]).long() for mask in masks}}
+
+
+def _row(config: PreTrainedConfig) -> dict[str, Tensor]:
+    numbers = {"number_values": torch.zeros(1, 2 * config.num_numbers)} if config.num_numbers else {}
+    return numbers | (
+        {"category_ids": torch.zeros(1, len(config.cardinalities)).long()} if config.cardinalities else {}
+    )
 
 
 def _texts(config: PreTrainedConfig) -> Iterator[Probe]:

@@ -12,6 +12,7 @@ from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 
 from .modeling_weights import refuse_missing_weights
 from .processing_downloads import download, is_address
+from .processing_table import TableInput
 
 TASK = "multimodal-classification"
 SCORES: dict[str, Callable[[Tensor], Tensor]] = {
@@ -272,8 +273,8 @@ class MultimodalClassificationPipeline(Pipeline):
 
         Args:
             row: column -> value.
-            columns: modality -> column, or columns of one vector; None takes those of the training. Other columns
-                count by their names.
+            columns: modality -> column, or columns of one vector or row; None takes those of the training. Other
+                columns count by their names.
 
         Returns:
             Modality -> raw value, and the columns that belong to none.
@@ -285,8 +286,13 @@ class MultimodalClassificationPipeline(Pipeline):
         for name, column in (self.processor.columns if columns is None else columns).items():
             several = [column] if isinstance(column, str) else column
             if name in self.processor.inputs and all(each in row for each in several):
-                values = [rest.pop(each, None) for each in several]
-                sample[name] = values[0] if isinstance(column, str) else _vector(several, values)
+                cells = {each: rest.pop(each, None) for each in several}
+                modality_input = self.processor.inputs[name]
+                if isinstance(modality_input, TableInput):
+                    table_row = modality_input.row_of(cells, column)
+                    sample[name] = None if modality_input.is_empty(table_row) else table_row
+                else:
+                    sample[name] = cells[column] if isinstance(column, str) else _vector(cells)
         others = []
         for key, value in rest.items():
             modality = self.modality_of(key)
@@ -321,14 +327,15 @@ class _Numbered(Dataset):
         return index, self.samples[index]
 
 
-def _vector(columns: Sequence[str], values: Sequence[Any]) -> list[float] | None:
+def _vector(cells: Mapping[str, Any]) -> list[float] | None:
     """Join the cells of several columns to one vector; None if all of them are empty."""
+    values = list(cells.values())
     if all(value is None for value in values):
         return None
     try:
         return [float(value) for value in values]
     except (TypeError, ValueError):
-        raise ValueError(f"the columns {', '.join(columns)} hold {list(values)}, which are not all numbers") from None
+        raise ValueError(f"the columns {', '.join(cells)} hold {values}, which are not all numbers") from None
 
 
 def _fetched(value: Any, timeout: float, allow_private_addresses: bool) -> Any:

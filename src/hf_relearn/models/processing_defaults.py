@@ -23,11 +23,13 @@ from .processing_pretrained import (
     taken_inputs,
 )
 from .processing_sounds import SpectrogramInput, WaveformInput
+from .processing_table import TableInput
 from .processing_text import TextInput
 
-ModalityInput = ImageInput | VideoInput | WaveformInput | SpectrogramInput | TextInput | FeaturesInput
+ModalityInput = ImageInput | VideoInput | WaveformInput | SpectrogramInput | TextInput | FeaturesInput | TableInput
 INPUT_TYPES: dict[str, type] = {
-    cls.type: cls for cls in (ImageInput, VideoInput, WaveformInput, SpectrogramInput, TextInput, FeaturesInput)
+    cls.type: cls
+    for cls in (ImageInput, VideoInput, WaveformInput, SpectrogramInput, TextInput, FeaturesInput, TableInput)
 }
 
 
@@ -155,6 +157,7 @@ def default_input(modality: ModalityConfig, source: Any, options: Mapping[str, A
         "video": _video_input,
         "text": _text_input,
         "features": _features_input,
+        "table": _table_input,
     }
     return makers[modality.kind](backbone, dict(options))
 
@@ -217,6 +220,23 @@ def _features_input(backbone: Backbone, options: dict[str, Any]) -> FeaturesInpu
     of_sequences = getattr(config, "architecture", "transformer") == "transformer"
     max_steps = getattr(config, "max_position_embeddings", None) if of_sequences else None
     return FeaturesInput(**{"input_size": config.input_size, "max_steps": max_steps, **options})
+
+
+def _table_input(backbone: Backbone, options: dict[str, Any]) -> TableInput:
+    if not options:
+        raise ValueError(
+            "rows of a table need what was found on the training part: give TableInput.fit(rows, columns).settings as "
+            "the modality's options"
+        )
+    made, wanted = TableInput(**options), backbone.config
+    found = made.backbone_config()
+    if (found.num_numbers, found.cardinalities) != (wanted.num_numbers, wanted.cardinalities):
+        raise ValueError(
+            f"the columns fitted are {found.num_numbers} of numbers and {len(found.cardinalities)} of "
+            f"{found.cardinalities} categories, but the backbone has {wanted.num_numbers} and {wanted.cardinalities}: "
+            "make it of the same TableInput (backbone_config)"
+        )
+    return made
 
 
 def _longest_text(tokenizer: PreTrainedTokenizerBase, backbone: PreTrainedConfig) -> int:

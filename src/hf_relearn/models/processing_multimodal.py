@@ -16,6 +16,7 @@ from .processing_augmentation import Augmentation
 from .processing_defaults import INPUT_TYPES, ModalityInput, default_input, takes_spectrogram
 from .processing_pretrained import load_tokenizer
 from .processing_sources import RawValueError
+from .processing_table import TableInput
 from .processing_text import TextInput
 
 __all__ = ["MultimodalProcessor", "takes_spectrogram"]
@@ -36,8 +37,8 @@ class MultimodalProcessor(ProcessorMixin):
 
     Args:
         modalities: modality name -> settings, which name their `type` (`image`, `video`, `waveform`, `spectrogram`,
-            `text` or `features`) and hold the arguments of that type's class. The tokenizer of a text is an object
-            here; `save_pretrained` writes its files into a subfolder that is named like the modality.
+            `text`, `features` or `table`) and hold the arguments of that type's class. The tokenizer of a text is an
+            object here; `save_pretrained` writes its files into a subfolder that is named like the modality.
         columns: modality -> column, or list of columns, of the table that the model was trained on.
         label_column: its column with classes. A Trainer of this package sets both.
 
@@ -102,8 +103,9 @@ class MultimodalProcessor(ProcessorMixin):
 
         Args:
             values: modality -> one raw value per sample: sounds (see `load_audio`), images (`load_image`), videos or
-                lists of images (`load_frames`), strings, vectors or sequences of numbers (`FeaturesInput`). None
-                if a sample lacks the modality; an empty string is a text that is there.
+                lists of images (`load_frames`), strings, vectors or sequences of numbers (`FeaturesInput`), rows of a
+                table (`TableInput`). None if a sample lacks the modality, or a row whose cells are all empty; an empty
+                string is a text that is there.
             augmentation: what to do to the raw values first; None for evaluation.
             images, text, audio, videos: in place of `values`, those of the only modality of the kind: one value, or a
                 list of them.
@@ -132,12 +134,13 @@ class MultimodalProcessor(ProcessorMixin):
         batch = {}
         seed = draw_seed() if augmentation else 0  # a modality is augmented alike, whatever others there are
         for name, modality_input in self.inputs.items():
-            present = torch.tensor([value is not None for value in values[name]])
+            given_values = [None if _is_missing(modality_input, value) else value for value in values[name]]
+            present = torch.tensor([value is not None for value in given_values])
             tensors: dict[str, Tensor] = {}
             if present.any():
                 try:
                     with drawing_for(name, seed) if augmentation else nullcontext():
-                        tensors = modality_input([value for value in values[name] if value is not None], augmentation)
+                        tensors = modality_input([value for value in given_values if value is not None], augmentation)
                 except RawValueError as error:
                     raise type(error)(f"modality {name!r}: {error}") from error
             if not present.all():
@@ -221,8 +224,9 @@ class MultimodalProcessor(ProcessorMixin):
             backbones: what was given to `from_backbones`; for a Hub id or folder that carries a preprocessor, its
                 settings are taken. Other backbones get defaults from their configuration.
             options: modality -> arguments that replace those of its input class (`ImageInput`, `VideoInput`,
-                `WaveformInput`, `SpectrogramInput`, `TextInput`, `FeaturesInput`), and `image_size` for images and
-                videos. A text backbone that is no Hub id or folder needs its `tokenizer` (object, Hub id or folder).
+                `WaveformInput`, `SpectrogramInput`, `TextInput`, `FeaturesInput`, `TableInput`), and `image_size`
+                for images and videos. A text backbone that is no Hub id or folder needs its `tokenizer` (object, Hub
+                id or folder).
                 Texts are cut after what tokenizer and backbone can take, 512 tokens at most, unless `max_length` is
                 given.
 
@@ -246,6 +250,10 @@ class MultimodalProcessor(ProcessorMixin):
             if isinstance(modality_input, TextInput):
                 modalities[name]["tokenizer"] = modality_input.tokenizer
         return cls(modalities)
+
+
+def _is_missing(modality_input: ModalityInput, value: Any) -> bool:
+    return value is None or (isinstance(modality_input, TableInput) and modality_input.is_empty(value))
 
 
 def _as_list(value: Any) -> list[Any]:

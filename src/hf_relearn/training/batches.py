@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hf_relearn.models import Augmentation, MultimodalProcessor
+from hf_relearn.models import Augmentation, MultimodalProcessor, TableInput
 
 UNLABELLED = -100
 
@@ -23,9 +23,9 @@ class MultimodalCollator:
 
     Args:
         processor: turns raw values into the model's inputs.
-        columns: modality -> column of the data set, or a list of columns with numbers, which are the dimensions of one
-            vector (a *features* modality). Unset, columns are named like the modalities. An empty cell (None) is a
-            sample that lacks the modality.
+        columns: modality -> column of the data set, or a list of columns: numbers that are the dimensions of one
+            vector (a *features* modality), or cells of a row (a *table* modality). Unset, columns are named like the
+            modalities. An empty cell (None) is a sample that lacks the modality; of a row, all cells are empty.
         label_column: column with integer labels, or with lists of the classes that a sample has
             (`datasets.List(ClassLabel)`; several, one or none). Rows without the column give a batch without labels.
         augmentation: what training batches get; None for none.
@@ -56,14 +56,17 @@ class MultimodalCollator:
                         "(with a stock Trainer, set remove_unused_columns=False so that raw columns reach the "
                         "collator)"
                     )
-        values = {
-            name: [row[column] if isinstance(column, str) else vector_of(row, column, name) for row in rows]
-            for name, column in columns.items()
-        }
+        values = {name: [self._value(row, name, column) for row in rows] for name, column in columns.items()}
         batch = dict(self.processor(values, self.augmentation))
         if self.label_column in rows[0]:
             batch["labels"] = self._labels([row[self.label_column] for row in rows])
         return batch
+
+    def _value(self, row: Mapping[str, Any], name: str, column: str | Sequence[str]) -> Any:
+        modality_input = self.processor.inputs.get(name)
+        if isinstance(modality_input, TableInput):
+            return modality_input.row_of(row, column)
+        return row[column] if isinstance(column, str) else vector_of(row, column, name)
 
     @property
     def columns_of_modalities(self) -> Mapping[str, str | Sequence[str]]:
