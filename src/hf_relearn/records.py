@@ -24,7 +24,8 @@ def read_history(folder: str | os.PathLike) -> list[dict[str, Any]]:
     `num_classes`, `streamed`, `seconds`, `estimator_seconds` and `share_of_epoch`. Under `modalities` each modality
     has `train_separability`, `val_separability`, `gap`, `standard_error`, `chance`, `separator`, `memorised`,
     `memorised_error`, or `train_purity`, `val_purity`, `train_chance_purity`, `val_chance_purity` and `gap`, by the
-    estimator; `train_head_accuracy` and `val_head_accuracy` if the model has uni-modal heads; `train_size` and
+    estimator; `train_head_accuracy` and `val_head_accuracy` if the model has uni-modal heads (of a regression, whose
+    `num_classes` is 0 and whose separabilities are R², `train_head_r2` and `val_head_r2`); `train_size` and
     `diagnosis_size` (samples that have the modality); `diagnosed_alpha`, `alpha` (the strength applied) and
     `distance`. What was not measured is None; `skipped` says why a modality was left out. A record of the kind
     `settings` says at which step the run was resumed with other settings: it holds `changed`, name of the setting ->
@@ -138,8 +139,8 @@ class Point:
         diagnosed_alphas: modality -> strength that the diagnosis suggests.
         alphas: modality -> strength applied; empty if the weights stayed.
         distances: modality -> ||θ_new - θ_old|| / ||θ_old||.
-        head_accuracies: modality -> accuracy of its uni-modal head on training and on held-out samples.
-        num_classes: classes of the diagnosis; None without one.
+        head_accuracies: modality -> accuracy of its uni-modal head on training and on held-out samples; of numbers R².
+        num_classes: classes of the diagnosis, 0 if it was of numbers; None without one.
         streamed: part -> samples that were read from the beginning of a stream.
         seconds: of the whole diagnosis.
         estimator_seconds: of the estimator alone, without the features.
@@ -181,10 +182,11 @@ class Point:
     def _modality(self, name: str) -> dict[str, Any]:
         diagnosis = self.diagnoses.get(name)
         accuracies = self.head_accuracies.get(name, (None, None))
+        measure = "r2" if self.num_classes == 0 else "accuracy"
         values = {
             **{item: getattr(diagnosis, item, None) for item in _DIAGNOSED},
-            "train_head_accuracy": accuracies[0],
-            "val_head_accuracy": accuracies[1],
+            f"train_head_{measure}": accuracies[0],
+            f"val_head_{measure}": accuracies[1],
             "train_size": diagnosis.train_size if diagnosis else 0,
             "diagnosis_size": diagnosis.val_size if diagnosis else 0,
             "diagnosed_alpha": self.diagnosed_alphas.get(name),
@@ -225,8 +227,9 @@ def describe_record(record: Mapping[str, Any]) -> Iterator[str]:
 
 def _finding(values: Mapping[str, Any]) -> str:
     if values.get("train_separability") is not None:
+        measure = "R² " if values["chance"] == 0 else ""
         return (
-            f"{_short(values['train_separability'])} train  {_short(values['val_separability'])} held out  "
+            f"{measure}{_short(values['train_separability'])} train  {_short(values['val_separability'])} held out  "
             f"gap {_short(values['gap'])} ± {_short(values['standard_error'])}  "
             f"memorised {min(values['memorised'], 1):.0%} ± {values['memorised_error']:.0%}"
         )

@@ -13,6 +13,7 @@ from hub_server import TOKEN, USER, Fault
 from hf_relearn.hub.upload import PushError, push_command, push_folder
 
 CODE = {
+    "configuration_backbones.py",
     "configuration_limits.py",
     "configuration_multimodal.py",
     "modeling_attention.py",
@@ -22,12 +23,15 @@ CODE = {
     "modeling_features.py",
     "modeling_fusion.py",
     "modeling_fusion_tokens.py",
+    "modeling_losses.py",
     "modeling_missing.py",
+    "modeling_modules.py",
     "modeling_multimodal.py",
     "modeling_pooling.py",
     "modeling_pretrained.py",
     "modeling_probe.py",
     "modeling_seeds.py",
+    "modeling_table.py",
     "modeling_towers.py",
     "modeling_weights.py",
     "pipeline_multimodal.py",
@@ -41,6 +45,7 @@ CODE = {
     "processing_pretrained.py",
     "processing_sounds.py",
     "processing_sources.py",
+    "processing_table.py",
     "processing_text.py",
 }
 MODEL = {"config.json", "model.safetensors", "processor_config.json"}

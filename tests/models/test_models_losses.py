@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 from transformers import Trainer, TrainingArguments
 
 from hf_relearn import MultimodalConfig, MultimodalForClassification
-from hf_relearn.models.modeling_multimodal import classification_loss
+from hf_relearn.models.modeling_losses import classification_loss
 
 WEIGHTS = [0.5, 2.0, 1.0]
 LOGITS = torch.randn(7, NUM_CLASSES, generator=torch.Generator().manual_seed(0))
@@ -123,8 +123,8 @@ def test_settings_and_labels_that_do_not_fit_are_refused(tmp_path):
         config(class_weights=[1, float("nan"), 1])
     with pytest.raises(ValueError, match="label_smoothing is 1.5, but it is a share, from 0 to 1"):
         config(label_smoothing=1.5)
-    with pytest.raises(ValueError, match="problem_type is 'regression': use None"):
-        config(problem_type="regression")
+    with pytest.raises(ValueError, match="problem_type is 'ranking': use None"):
+        config(problem_type="ranking")
     with pytest.raises(ValueError, match=r"\(7, 3\), but one class index per sample, \(7,\), .*'multi_label"):
         classification_loss(LOGITS, SEVERAL, config())
     with pytest.raises(ValueError, match=r"\(7,\), but one 0 or 1 per class, \(7, 3\), is wanted"):

@@ -94,8 +94,10 @@ class BalancingMethod(TrainerCallback):
                 f"{flag} needs a uni-modal head for each modality: build the model with unimodal_loss_weight > 0 "
                 "(--unimodal_loss_weight 1)"
             )
-        if self.needs_one_class and self.model.config.problem_type == "multi_label_classification":
-            raise ValueError(f"{flag} compares scores of the true class, but samples have several: use detached")
+        problem = getattr(self.model.config, "problem_type", None)
+        if self.needs_one_class and problem in ("multi_label_classification", "regression"):
+            have = "none, but a number" if problem == "regression" else "several"
+            raise ValueError(f"{flag} compares scores of the true class, but samples have {have}: use detached")
         if self.changes_gradients:
             chosen_encoders(encoders, None)  # refuses a parameter that two encoders share
             self._check_gradients(flag, model, args)

@@ -61,6 +61,24 @@ def quantile_strata(targets: np.ndarray, count: int = _STRATA) -> np.ndarray:
     return strata
 
 
+def r_squared(predictions: np.ndarray, targets: np.ndarray) -> float:
+    """Return the share of the targets' variance that is predicted: 1 − Σ (y − ŷ)² / Σ (y − mean)².
+
+    Args:
+        predictions: (n,) numbers.
+        targets: (n,) numbers in the same unit, NaN where there is none; these samples do not count.
+
+    Returns:
+        At most 1, and 0 for targets that are all the same, of which nothing is known; NaN without any target.
+    """
+    known = ~np.isnan(targets)
+    if not known.any():
+        return float("nan")
+    wanted, found = targets[known].astype(np.float64), predictions[known].astype(np.float64)
+    total = float(((wanted - wanted.mean()) ** 2).sum())
+    return 1 - float(((wanted - found) ** 2).sum()) / total if total > 0 else 0.0
+
+
 def numbers_separability(
     train_features: Any,
     train_targets: Any,

@@ -74,7 +74,9 @@ KIND_OF_INPUT = {
 }
 POOLINGS = ("auto", "mean", "cls", "last", "pooler")
 PLACEHOLDERS = ("zero", "learnt")
-PROBLEM_TYPES = (None, "single_label_classification", "multi_label_classification")
+REGRESSION = "regression"
+PROBLEM_TYPES = (None, "single_label_classification", "multi_label_classification", REGRESSION)
+REGRESSION_LOSSES = ("mse", "l1")
 
 
 @dataclass
@@ -158,7 +160,13 @@ class MultimodalConfig(PreTrainedConfig):
             which is added to the fused loss. 0.0 (the paper) builds no heads.
         class_weights: one weight per class, in the order of `id2label`, for its samples' losses; None for equal ones.
         label_smoothing: share of the target, 0.0 to 1.0, that is spread evenly over the classes.
-        problem_type: None (one class per sample) or `"multi_label_classification"`.
+        problem_type: None (one class per sample), `"multi_label_classification"`, or `"regression"` (one number per
+            sample), which `num_labels=1` means too.
+        regression_loss: `"mse"`, the mean squared error, or `"l1"`, the mean absolute error.
+        target_mean: mean of a regression's targets, in their unit. None is 0; `MultimodalRelearnTrainer` puts that of
+            the training part in its place.
+        target_deviation: the targets' standard deviation; None is 1.
+        signed_targets: whether a regression's targets lie on both sides of 0, so that their sign means something.
         modality_order: names of all modalities in the order of fusion; the order of `modalities` by default. (A
             configuration's file is sorted by key.)
 
@@ -181,6 +189,10 @@ class MultimodalConfig(PreTrainedConfig):
     unimodal_loss_weight: float = 0.0
     class_weights: list[float] | None = None
     label_smoothing: float = 0.0
+    regression_loss: str = "mse"
+    target_mean: float | None = None
+    target_deviation: float | None = None
+    signed_targets: bool = False
 
     def __post_init__(self, **kwargs):
         check_settings({**kwargs, **(self.fusion_kwargs or {})}, "the configuration")
@@ -206,24 +218,30 @@ class MultimodalConfig(PreTrainedConfig):
             # They are for those who load this code from a repository. Here the pipeline is known already, but
             # transformers would want to be trusted with the repository's.
             kwargs.pop("custom_pipelines", None)
+        if self.problem_type == REGRESSION and self.id2label is None:
+            kwargs.setdefault("num_labels", 1)
         super().__post_init__(**kwargs)
+        if self.problem_type is None and self.num_labels == 1:
+            self.problem_type = REGRESSION
         if self.id2label is not None:
             self.label2id = {label: index for index, label in self.id2label.items()}
         self.check_loss()
 
     def check_loss(self) -> None:
-        """Refuse settings of the loss that are out of range or do not fit the number of classes.
+        """Refuse settings of the loss that are out of range or do not fit the number of classes, or a regression.
 
         Raises:
             ValueError: that names the setting, what was found and what is wanted.
         """
         if self.problem_type not in PROBLEM_TYPES:
             raise ValueError(
-                f"problem_type is {self.problem_type!r}: use None for one class per sample, or "
-                "'multi_label_classification'"
+                f"problem_type is {self.problem_type!r}: use None for one class per sample, "
+                "'multi_label_classification' or 'regression'"
             )
         if not 0 <= self.label_smoothing <= 1:
             raise ValueError(f"label_smoothing is {self.label_smoothing}, but it is a share, from 0 to 1")
+        if self.problem_type == REGRESSION:
+            self._check_regression()
         if self.class_weights is None:
             return
         self.class_weights = [float(weight) for weight in self.class_weights]
@@ -236,6 +254,20 @@ class MultimodalConfig(PreTrainedConfig):
             raise ValueError(
                 f"class_weights is {self.class_weights}, but weights are finite, not negative, and not all zero"
             )
+
+    def _check_regression(self) -> None:
+        if self.num_labels != 1:
+            raise ValueError(
+                f"problem_type is 'regression', which predicts one number, but num_labels is {self.num_labels}: give "
+                "num_labels=1, or leave it and id2label out"
+            )
+        if self.regression_loss not in REGRESSION_LOSSES:
+            raise ValueError(f"regression_loss is {self.regression_loss!r}: use one of {', '.join(REGRESSION_LOSSES)}")
+        if self.target_deviation is not None and not 0 < self.target_deviation < float("inf"):
+            raise ValueError(f"target_deviation is {self.target_deviation}, but it is a finite number above 0")
+        for name in ("class_weights", "label_smoothing"):
+            if getattr(self, name):
+                raise ValueError(f"{name} is for classes, but problem_type is 'regression': leave it out")
 
     def to_dict(self) -> dict[str, Any]:
         modalities, self.modalities = self.modalities, {}

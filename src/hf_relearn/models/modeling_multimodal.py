@@ -1,4 +1,4 @@
-"""Fuse encoders of transformers, one per modality, and classify by a linear layer."""
+"""Fuse encoders of transformers, one per modality, and classify or predict a number by a linear layer."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
@@ -15,6 +14,7 @@ from .configuration_multimodal import MultimodalConfig
 from .modeling_backbones import given_backbone
 from .modeling_encoders import ModalityEncoder, ModalityOutput
 from .modeling_fusion import FusionModule, build_fusion
+from .modeling_losses import in_target_unit, loss_of
 from .modeling_missing import Placeholder, ablations, encode_present, presence
 from .modeling_pretrained import MultimodalPreTrainedModel
 
@@ -44,7 +44,8 @@ class MultimodalClassifierOutput(ModelOutput):
 
     Attributes:
         loss: scalar, with `labels` only: the fused loss and, times `unimodal_loss_weight`, those of the heads.
-        logits: (batch, number of classes).
+        logits: (batch, number of classes); of a regression (batch, 1), predictions in the targets' unit. The same
+            holds for the other logits.
         features: modality -> (batch, d) uni-modal feature; a placeholder in rows that lack the modality.
         unimodal_logits: modality -> (batch, number of classes), with `unimodal_loss_weight` > 0 only.
         present: modality -> (batch,) bool, True for rows that have it.
@@ -94,61 +95,6 @@ def split_inputs(inputs: Mapping[str, Tensor], encoders: nn.ModuleDict) -> dict[
         name, argument = max(owners, key=lambda owner: len(owner[0]))
         by_modality[name][argument] = value
     return by_modality
-
-
-def classification_loss(
-    logits: Tensor,
-    labels: Tensor,
-    config: MultimodalConfig,
-    num_items_in_batch: Tensor | int | None = None,
-    present: Tensor | None = None,
-) -> Tensor:
-    """Cross-entropy, in float32; binary cross-entropy of every class if samples have several.
-
-    One class per sample: the mean over labelled rows, weighted by the class weight w of each row's label as in torch,
-    Σ w l / Σ w. Several: the mean over all rows and classes, each class' terms times its weight. Where
-    `num_items_in_batch` is given the sum is divided by that instead, whatever the weights: parts of a batch then add
-    up exactly, and weights that average 1 over the training samples (n / (k · count)) keep the scale.
-
-    Args:
-        logits: (batch, number of classes).
-        labels: (batch,) int64 class indices, or (batch, number of classes) zeros and ones for
-            `config.problem_type="multi_label_classification"`; -100 is left out.
-        config: `class_weights`, `label_smoothing` and `problem_type` are used.
-        num_items_in_batch: number of labels in the whole accumulated batch.
-        present: (batch,) bool; the other rows count as if their loss was 0, so a sample that lacks a modality neither
-            teaches its head nor makes the others count more.
-
-    Returns:
-        Scalar; 0 if nothing is labelled.
-
-    Raises:
-        ValueError: for labels of another shape.
-    """
-    several = config.problem_type == "multi_label_classification"
-    wanted = logits.shape if several else logits.shape[:1]
-    if labels.shape != wanted:
-        what = "one 0 or 1 per class" if several else "one class index per sample"
-        hint = "" if several else "; for several classes per sample set problem_type='multi_label_classification'"
-        raise ValueError(f"labels have shape {tuple(labels.shape)}, but {what}, {tuple(wanted)}, is wanted{hint}")
-    logits = logits.float()
-    weights = None if config.class_weights is None else logits.new_tensor(config.class_weights)
-    labelled = labels != -100
-    if several:
-        targets = labels.to(logits.dtype) * (1 - config.label_smoothing) + config.label_smoothing / 2
-        losses = binary_cross_entropy_with_logits(logits, targets, weight=weights, reduction="none")
-        losses = torch.where(labelled, losses, 0).sum(dim=-1)
-        total = labelled.sum()
-    else:
-        losses = cross_entropy(
-            logits, labels, weight=weights, label_smoothing=config.label_smoothing, reduction="none"
-        )
-        total = labelled.sum() if weights is None else weights[labels.where(labelled, 0)].where(labelled, 0).sum()
-    if present is not None:
-        losses = torch.where(present, losses, 0)
-    if num_items_in_batch is not None:
-        return losses.sum() / num_items_in_batch
-    return losses.sum() / torch.where(total > 0, total, 1)
 
 
 class MultimodalModel(MultimodalPreTrainedModel):
@@ -248,7 +194,9 @@ class MultimodalForClassification(MultimodalPreTrainedModel):
     """Classify by a linear layer on the fused representation of a `MultimodalModel`.
 
     With `config.unimodal_loss_weight` > 0 there is also one linear head per modality on its own feature, whose loss
-    is added with that weight. The number of classes is that of `config.id2label`.
+    is added with that weight. The number of classes is that of `config.id2label`. With one (`num_labels=1`, or
+    `problem_type="regression"`) it predicts a number: layer and heads predict standardised targets, by `target_mean`
+    and `target_deviation` of the configuration.
     """
 
     def __init__(
@@ -288,7 +236,7 @@ class MultimodalForClassification(MultimodalPreTrainedModel):
 
         Args:
             labels: (batch,) int64 class indices, or (batch, number of classes) zeros and ones for several classes per
-                sample; -100 is left out of the loss.
+                sample; -100 is left out of the loss. Of a regression (batch,) numbers; NaN is left out.
             num_items_in_batch: number of labels in the whole accumulated batch, which `Trainer` passes; the loss is
                 then the sum over this batch divided by it, so that gradient accumulation does not change it.
             output_ablations: whether to classify again with each modality alone and each left out. Encoders run once.
@@ -306,19 +254,20 @@ class MultimodalForClassification(MultimodalPreTrainedModel):
         unimodal_logits = {name: head(output.features[name]) for name, head in self.unimodal_heads.items()}
         loss, losses = None, {}
         if labels is not None:
-            loss = losses["fused"] = classification_loss(logits, labels, self.config, num_items_in_batch)
+            loss = losses["fused"] = loss_of(logits, labels, self.config, num_items_in_batch)
             for name, head_logits in unimodal_logits.items():
                 present = output.present[name]
-                losses[name] = classification_loss(head_logits, labels, self.config, num_items_in_batch, present)
+                losses[name] = loss_of(head_logits, labels, self.config, num_items_in_batch, present)
                 loss = loss + self.config.unimodal_loss_weight * losses[name]
         ablated = {name: self.classifier(self.dropout(fused)) for name, fused in (output.ablations or {}).items()}
         return MultimodalClassifierOutput(
             loss=loss,
-            logits=logits,
+            logits=in_target_unit(logits, self.config),
             features=output.features,
-            unimodal_logits=unimodal_logits or None,
+            unimodal_logits={name: in_target_unit(each, self.config) for name, each in unimodal_logits.items()}
+            or None,
             present=output.present,
-            ablation_logits=ablated or None,
+            ablation_logits={name: in_target_unit(each, self.config) for name, each in ablated.items()} or None,
             losses=losses or None,
         )
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -41,6 +41,7 @@ class RelearnCallback(TrainerCallback):
         diagnosis_dataset: samples held out of training. None is possible with a constant strength. Without `encoders`
             it is the data set of the first evaluation, which `eval_on_start=True` puts before training.
         num_classes: clusters of the K-means; None counts the classes of both parts.
+        targets: `"classes"`, or `"numbers"` if the labels are numbers to predict; a model of ours tells by itself.
         settings: a `RelearnSettings`; or give its fields as keywords.
         train_dataset, collate_fn: of the training part; None takes those of the Trainer's training data loader. A
             collator with `without_augmentation()` is used without augmentation.
@@ -75,6 +76,7 @@ class RelearnCallback(TrainerCallback):
         diagnosis_dataset: Any = None,
         *,
         num_classes: int | None = None,
+        targets: Literal["classes", "numbers"] = "classes",
         settings: RelearnSettings | None = None,
         train_dataset: Any = None,
         collate_fn: Callable[[list], Any] | None = None,
@@ -89,6 +91,7 @@ class RelearnCallback(TrainerCallback):
         self.feature_function = feature_function or multimodal_features
         self.diagnosis_dataset = diagnosis_dataset
         self.num_classes = num_classes
+        self.targets = targets
         if settings is not None and fields:
             raise TypeError(f"give settings or {', '.join(fields)}, not both")
         self.settings = settings or RelearnSettings(**fields)

@@ -8,15 +8,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import extract_model_from_parallel
 from torch import nn
 from transformers import TrainingArguments
 
 from hf_relearn.method import ModalityDiagnosis, diagnose, stratified_indices
+from hf_relearn.method.regression import numbers_rows, r_squared
 from hf_relearn.method.samples import UNLABELLED, diagnosed_rows
 from hf_relearn.method.tensors import is_sharded
+from hf_relearn.models.modeling_losses import in_target_unit
 from hf_relearn.records import Point
 from hf_relearn.relearning.features import FeatureFunction, PartFeatures, extract_features, without_augmentation
-from hf_relearn.relearning.labels import dataset_labels, first_rows, is_stream, label_names
+from hf_relearn.relearning.labels import dataset_labels, dataset_targets, first_rows, is_stream, label_names
 from hf_relearn.relearning.processes import by_first_process
 from hf_relearn.relearning.settings import RelearnSettings
 
@@ -39,6 +42,7 @@ class Diagnoser:
         settings: the `diagnosis_` fields and `relearn_lambda`.
         args: batch size, device, processes, workers, seed.
         num_classes: clusters of the K-means; None counts the classes of both parts.
+        numbers: whether the labels are numbers, as of a regression.
         modalities: those to diagnose; None for all that the feature function gives.
         heads: model -> modality -> linear head on its features, if the model has uni-modal heads.
 
@@ -61,7 +65,12 @@ class Diagnoser:
         num_classes: int | None = None,
         modalities: list[str] | None = None,
         heads: Callable[[nn.Module], Mapping[str, nn.Module]] | None = None,
+        numbers: bool = False,
     ):
+        if numbers and settings.diagnosis_estimator == "purity":
+            raise ValueError(
+                "--diagnosis_estimator purity counts classes in clusters, and the labels are numbers: use separability"
+            )
         self.feature_function = feature_function
         self.parts, self.streamed = _materialised(
             {"training": train_dataset, "diagnosing": diagnosis_dataset}, settings.diagnosis_max_samples, args.seed
@@ -72,23 +81,28 @@ class Diagnoser:
         self._num_classes = num_classes
         self.modalities = modalities
         self.heads = heads
+        self.numbers = numbers
         self.on_features: Callable[[PartFeatures], None] | None = None
         # Read at once, so that what is wrong with them shows before training, not at the first diagnosis.
         self.labels = {part: self._read_labels(part) for part in self.parts}
-        train_rows, held_out_rows = diagnosed_rows(
-            self.labels["training"],
-            self.labels["diagnosing"],
-            estimator=settings.diagnosis_estimator,  # type: ignore[arg-type]
-            sampling=settings.diagnosis_sampling,  # type: ignore[arg-type]
-            max_samples=settings.diagnosis_max_samples,
-            enough=ENOUGH_TRAINING_SAMPLES,
-            seed=args.seed,
-        )
-        self.indices = {"training": train_rows, "diagnosing": held_out_rows}
+        bounds: Any = {
+            "max_samples": settings.diagnosis_max_samples,
+            "enough": ENOUGH_TRAINING_SAMPLES,
+            "seed": args.seed,
+        }
+        if numbers:
+            rows = numbers_rows(*self.labels.values(), **bounds)
+        else:
+            estimator: Any = settings.diagnosis_estimator
+            sampling: Any = settings.diagnosis_sampling
+            rows = diagnosed_rows(*self.labels.values(), estimator=estimator, sampling=sampling, **bounds)
+        self.indices = dict(zip(self.parts, rows, strict=True))
 
     @cached_property
     def num_classes(self) -> int:
-        """Number of classes, and so of clusters."""
+        """Number of classes, and so of clusters; 0 if the labels are numbers."""
+        if self.numbers:
+            return 0
         labels = np.concatenate(list(self.labels.values()))
         return self._num_classes or len(np.unique(labels[labels != UNLABELLED]))
 
@@ -163,12 +177,13 @@ class Diagnoser:
 
     def _read_labels(self, part: str) -> np.ndarray:
         try:
-            return dataset_labels(self.parts[part], label_names(self.collate_fn))
+            read = dataset_targets if self.numbers else dataset_labels
+            return read(self.parts[part], label_names(self.collate_fn))
         except ValueError as error:
             raise ValueError(f"the {part} part cannot be diagnosed: {error}") from error
 
     def _accuracies(self, model: nn.Module, parts: Mapping[str, PartFeatures]) -> dict[str, tuple[float, float]]:
-        """Measure each uni-modal head's accuracy on both parts; empty if there are no heads, or they are sharded."""
+        """Measure each uni-modal head's accuracy, or R², on both parts; empty without heads or if they are sharded."""
         heads = self.heads(model) if self.heads is not None else {}
         accuracies = {}
         for name, head in heads.items():
@@ -177,8 +192,12 @@ class Diagnoser:
             both = []
             for part in parts.values():
                 rows = part.having(name)
-                predicted = _predictions(head, part.features[name][rows])
-                both.append(float(np.mean(predicted == part.labels[rows])))
+                outputs = _outputs(head, part.features[name][rows])
+                if self.numbers:
+                    outputs = in_target_unit(outputs, getattr(extract_model_from_parallel(model), "config", None))
+                    both.append(r_squared(outputs[:, 0].numpy(), part.labels[rows]))
+                else:
+                    both.append(float(np.mean(outputs.argmax(dim=-1).numpy() == part.labels[rows])))
             accuracies[name] = (both[0], both[1])
         return accuracies
 
@@ -209,11 +228,12 @@ class Diagnoser:
             parts["training"].labels,
             parts["diagnosing"].features,
             parts["diagnosing"].labels,
-            self.num_classes,
+            self.num_classes or None,
             relearn_lambda=self.settings.relearn_lambda,
             n_init=self.settings.diagnosis_n_init,
             estimator=self.settings.diagnosis_estimator,  # type: ignore[arg-type]
             nonfinite="skip",
+            targets="numbers" if self.numbers else "classes",
         )
 
     def _only(self, modality: str, part: str, parts: Mapping[str, PartFeatures]) -> PartFeatures:
@@ -236,11 +256,11 @@ class Diagnoser:
 
 
 @torch.no_grad()
-def _predictions(head: nn.Module, features: np.ndarray) -> np.ndarray:
-    """Return the classes that a head predicts, (n,); adapters may have wrapped it."""
+def _outputs(head: nn.Module, features: np.ndarray) -> torch.Tensor:
+    """Return what a head makes of features, (n, outputs) float32; adapters may have wrapped it."""
     weight = next(head.parameters())
     pieces = torch.from_numpy(features).split(_PIECE)
-    return torch.cat([head(piece.to(weight)).argmax(dim=-1).cpu() for piece in pieces]).numpy()
+    return torch.cat([head(piece.to(weight)).float().cpu() for piece in pieces])
 
 
 def _materialised(parts: Mapping[str, Any], bound: int | None, seed: int) -> tuple[dict[str, Any], dict[str, int]]:

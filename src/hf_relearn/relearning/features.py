@@ -205,7 +205,7 @@ class PartFeatures:
 
     Attributes:
         features: modality -> (n, d) float32; empty but on the first process.
-        labels: (n,) integers.
+        labels: (n,) integers, or numbers of a regression.
         present: modality -> (n,) bool, False for samples without this modality, whose features mean nothing; a
             modality that is not named there is one that all samples have.
     """

@@ -9,7 +9,8 @@ import numpy as np
 from accelerate.data_loader import IterableDatasetShard
 from torch.utils.data import IterableDataset, Subset
 
-from hf_relearn.method import stratified_split
+from hf_relearn.method import quantile_strata, stratified_split
+from hf_relearn.method.regression import number_vector
 from hf_relearn.relearning.features import preserved_random_state
 
 STREAM_SAMPLES = 2048
@@ -58,7 +59,7 @@ def label_names(collate_fn: Callable | None) -> Sequence[str]:
 
 
 # Labels of data sets that had to be visited row by row, as long as these exist.
-_VISITED: WeakKeyDictionary[Any, dict[tuple[str, ...], np.ndarray]] = WeakKeyDictionary()
+_VISITED: WeakKeyDictionary[Any, dict[tuple[str, ...], tuple[str, np.ndarray]]] = WeakKeyDictionary()
 
 
 def dataset_labels(dataset: Any, names: Sequence[str] = LABEL_NAMES) -> np.ndarray:
@@ -78,6 +79,34 @@ def dataset_labels(dataset: Any, names: Sequence[str] = LABEL_NAMES) -> np.ndarr
         ValueError: if the data set is a stream, is empty, has rows that are not mappings or no label column, or labels
             that are not integers.
     """
+    name, values = _label_values(dataset, names)
+    if values.ndim != 1 or not np.issubdtype(values.dtype, np.integer):
+        raise ValueError(
+            f"the column {name!r} holds {values.dtype} values of shape {values.shape[1:] or '()'}: a diagnosis needs "
+            "one integer class per sample; of numbers to predict, build the model with num_labels=1 (--problem_type "
+            "regression)"
+        )
+    return values.astype(np.int64)
+
+
+def dataset_targets(dataset: Any, names: Sequence[str] = LABEL_NAMES) -> np.ndarray:
+    """Return the numbers that a regression predicts, of a map-style data set, in order; see `dataset_labels`.
+
+    Returns:
+        (n,) float64; NaN for a sample without one.
+
+    Raises:
+        ValueError: as `dataset_labels`, or for labels that are not finite numbers.
+    """
+    name, values = _label_values(dataset, names)
+    if values.dtype == object:
+        values = np.array([np.nan if value is None else value for value in values])
+    return number_vector(values, f"the column {name!r}")
+
+
+def _label_values(dataset: Any, names: Sequence[str]) -> tuple[str, np.ndarray]:
+    """Return the name and the values of the label column."""
+    values: Any
     if is_stream(dataset):
         raise ValueError(
             f"{type(dataset).__name__} is a stream, of which no part can be held out, since its samples are not known "
@@ -90,7 +119,8 @@ def dataset_labels(dataset: Any, names: Sequence[str] = LABEL_NAMES) -> np.ndarr
     if isinstance(dataset, Subset) and (
         hasattr(dataset.dataset, "column_names") or tuple(names) in _visited_labels(dataset.dataset)
     ):
-        return dataset_labels(dataset.dataset, names)[np.asarray(dataset.indices)]
+        name, every = _label_values(dataset.dataset, names)
+        return name, every[np.asarray(dataset.indices)]
     visited = _visited_labels(dataset)
     if tuple(names) in visited:
         return visited[tuple(names)]
@@ -104,8 +134,8 @@ def dataset_labels(dataset: Any, names: Sequence[str] = LABEL_NAMES) -> np.ndarr
                     f"the data set give mappings with {' or '.join(map(repr, names))}"
                 )
             columns = list(row)
-        name = next((name for name in names if name in columns), None)
-        if name is None:
+        name = next((name for name in names if name in columns), "")
+        if not name:
             raise ValueError(
                 f"no label column: looked for {', '.join(names)} among {', '.join(columns)}; name it to the collator "
                 "(MultimodalCollator(processor, label_column=...)), or rename it to 'label'"
@@ -120,17 +150,11 @@ def dataset_labels(dataset: Any, names: Sequence[str] = LABEL_NAMES) -> np.ndarr
             "part of a training set, need one class per sample: train with --relearn_strategy no, or with a constant "
             "--relearn_strength and --diagnosis_source holdout --diagnosis_fraction 0"
         )
-    labels = np.asarray(values)
-    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(
-            f"the column {name!r} holds {labels.dtype} values of shape {labels.shape[1:] or '()'}: a diagnosis needs "
-            "one integer class per sample"
-        )
-    visited[tuple(names)] = labels.astype(np.int64)
+    visited[tuple(names)] = name, np.asarray(values)
     return visited[tuple(names)]
 
 
-def _visited_labels(dataset: Any) -> dict[tuple[str, ...], np.ndarray]:
+def _visited_labels(dataset: Any) -> dict[tuple[str, ...], tuple[str, np.ndarray]]:
     """Find the labels of a data set without columns, by the names that were looked for."""
     if hasattr(dataset, "column_names"):
         return {}
@@ -147,11 +171,16 @@ def select(dataset: Any, indices: np.ndarray) -> Any:
     return Subset(dataset, [int(index) for index in indices])
 
 
-def hold_out(dataset: Any, fraction: float, seed: int, names: Sequence[str] = LABEL_NAMES) -> tuple[Any, Any]:
+def hold_out(
+    dataset: Any, fraction: float, seed: int, names: Sequence[str] = LABEL_NAMES, *, numbers: bool = False
+) -> tuple[Any, Any]:
     """Divide a training set into (training part, held-out part), stratified by label and seeded.
+
+    With `numbers` the labels are targets of a regression, which are divided into strata by their quantiles.
 
     Raises:
         ValueError: as `dataset_labels`, or if the fraction leaves one part empty.
     """
-    kept, held_out = stratified_split(dataset_labels(dataset, names), fraction, seed)
+    labels = quantile_strata(dataset_targets(dataset, names)) if numbers else dataset_labels(dataset, names)
+    kept, held_out = stratified_split(labels, fraction, seed)
     return select(dataset, kept), select(dataset, held_out)

@@ -20,6 +20,7 @@ from hf_relearn.method.relearn import (
     reset_optimizer_state,
 )
 from hf_relearn.method.tensors import reshard_
+from hf_relearn.models.configuration_multimodal import REGRESSION
 from hf_relearn.records import Point, log_values
 from hf_relearn.relearning.diagnoser import Diagnoser
 from hf_relearn.relearning.encoders import chosen_encoders, module_names, warn_of_frozen_encoders
@@ -91,6 +92,7 @@ class RelearnRun:
         if owner.asks_model:
             own: Any = model.config
             owner.num_classes = owner.num_classes or own.num_labels
+            owner.targets = "numbers" if own.problem_type == REGRESSION else "classes"
         self.open_diagnoser(args, train_dataloader)
         if self.schedule.planned() or settings.relearn_final:
             reshard_(model)  # or refuse what could not be moved
@@ -232,4 +234,5 @@ class RelearnRun:
             num_classes=self.owner.num_classes,
             modalities=list(self.encoders),
             heads=self.owner.heads,
+            numbers=self.owner.targets == "numbers",
         )

@@ -12,7 +12,7 @@ from transformers import TrainingArguments
 
 from hf_relearn.relearning.presets import preset_settings
 from hf_relearn.relearning.settings import RelearnSettings
-from hf_relearn.training.settings import BalancingSettings, ParameterSettings, TargetSettings
+from hf_relearn.training.settings import LOWER_IS_BETTER, BalancingSettings, ParameterSettings, TargetSettings
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +66,8 @@ class RelearnTrainingArguments(
 
     def __post_init__(self) -> None:
         _start_cpu_processes(self)
+        if self.greater_is_better is None and (self.metric_for_best_model or "").endswith(LOWER_IS_BETTER):
+            self.greater_is_better = False  # transformers takes every metric but a loss for a measure of success
         super().__post_init__()
         if not torch.accelerator.is_available():
             self.dataloader_pin_memory = False  # there is nothing to pin for, and torch warns at every data loader

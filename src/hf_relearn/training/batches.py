@@ -1,5 +1,6 @@
 """Collate batches of a data set, and seed the random draws of training batches."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from hf_relearn.models import Augmentation, MultimodalProcessor, TableInput
+from hf_relearn.models.configuration_multimodal import REGRESSION
 
 UNLABELLED = -100
 
@@ -30,6 +32,7 @@ class MultimodalCollator:
             (`datasets.List(ClassLabel)`; several, one or none). Rows without the column give a batch without labels.
         augmentation: what training batches get; None for none.
         num_labels: number of classes, beyond which labels are refused; lists of classes need it.
+        problem_type: `"regression"` if labels are numbers to predict; a `MultimodalRelearnTrainer` takes the model's.
     """
 
     processor: MultimodalProcessor
@@ -37,11 +40,13 @@ class MultimodalCollator:
     label_column: str = "label"
     augmentation: Augmentation | None = None
     num_labels: int | None = None
+    problem_type: str | None = None
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Return `{modality}_{argument}` tensors and, if rows have labels, `labels`.
 
-        `labels` are (batch,) int64; for lists of classes (batch, num_labels) float32, 1 for those that a sample has.
+        `labels` are (batch,) int64; for lists of classes (batch, num_labels) float32, 1 for those that a sample has;
+        of a regression (batch,) float32, NaN for an empty cell.
 
         Raises:
             KeyError: if a modality's column is missing.
@@ -86,6 +91,8 @@ class MultimodalCollator:
         return replace(self, augmentation=None)
 
     def _labels(self, labels: list[Any]) -> Tensor:
+        if self.problem_type == REGRESSION:
+            return torch.tensor([self._number(label) for label in labels])
         if any(label is None for label in labels):
             raise ValueError(f"the label column {self.label_column!r} has empty values: leave these rows out")
         if not any(_is_list(label) for label in labels):
@@ -106,10 +113,28 @@ class MultimodalCollator:
             targets[row, classes] = 1.0
         return targets
 
+    def _number(self, label: Any) -> float:
+        if label is None:
+            return math.nan
+        try:
+            number = float(label)
+        except (TypeError, ValueError):
+            number = math.inf
+        if math.isinf(number):
+            raise ValueError(
+                f"the label column {self.label_column!r} holds {label!r}, but a regression predicts finite numbers"
+            )
+        return number
+
     def _class(self, label: Any) -> int:
         if isinstance(label, (bool, np.bool_)) or getattr(label, "dtype", None) == torch.bool:
             raise ValueError(
                 f"the label column {self.label_column!r} holds {label}, a boolean: give the number of a class"
+            )
+        if isinstance(label, float) and not label.is_integer():
+            raise ValueError(
+                f"the label column {self.label_column!r} holds {label}, which is no class: to predict numbers, build "
+                "the model with num_labels=1 (--problem_type regression)"
             )
         number = int(label)
         beyond = self.num_labels is not None and number >= self.num_labels

@@ -13,6 +13,7 @@ from hf_relearn.relearning.features import preserved_random_state, without_augme
 from hf_relearn.relearning.labels import dataset_labels, is_stream
 from hf_relearn.training.arguments import RelearnTrainingArguments
 from hf_relearn.training.batches import UNLABELLED
+from hf_relearn.training.targets import is_regression
 
 
 class DataLoadingTrainer(Trainer):
@@ -31,6 +32,14 @@ class DataLoadingTrainer(Trainer):
         except ValueError as error:
             raise ValueError(f"--train_sampling_strategy balanced cannot count the classes: {error}") from error
         return BalancedSampler(labels, self.args.seed if self.args.data_seed is None else self.args.data_seed)
+
+    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> torch.Tensor | int | None:
+        if is_regression(self.model):  # the Trainer counts labels other than -100, which is a number like any other
+            batch_samples = [
+                {"labels": torch.where(batch["labels"].isnan(), -100.0, 0.0)} if "labels" in batch else {}
+                for batch in batch_samples
+            ]
+        return super()._get_num_items_in_batch(batch_samples, device)
 
     def get_train_dataloader(self) -> DataLoader:
         """Return the Trainer's data loader; if rows have numbers, random draws are seeded by batch."""

@@ -11,6 +11,7 @@ import pyarrow
 import pyarrow.compute
 from datasets import ClassLabel
 
+from hf_relearn.models.configuration_multimodal import REGRESSION
 from hf_relearn.records import write_text_atomically
 from hf_relearn.relearning.labels import LABEL_NAMES, hold_out, is_stream
 from hf_relearn.relearning.settings import SOURCES
@@ -23,7 +24,12 @@ SAMPLES_FILE = "samples.json"  # in the output directory: what `count_samples` g
 
 
 def divide(
-    args: RelearnTrainingArguments, train_dataset: Any, eval_dataset: Any, names: Sequence[str] = LABEL_NAMES
+    args: RelearnTrainingArguments,
+    train_dataset: Any,
+    eval_dataset: Any,
+    names: Sequence[str] = LABEL_NAMES,
+    *,
+    numbers: bool = False,
 ) -> tuple[Any, Any]:
     """Divide a run's data into what is trained on and what is diagnosed on, as `diagnosis_source` says.
 
@@ -34,6 +40,7 @@ def divide(
         train_dataset: the training set.
         eval_dataset: the evaluation set, several by name, or None.
         names: columns in which to look for labels.
+        numbers: whether these are numbers, as of a regression.
 
     Returns:
         The training part, and the held-out samples or None.
@@ -69,7 +76,7 @@ def divide(
         )
     if args.diagnosis_fraction == 0 or (source == "auto" and not args.needs_diagnosis):
         return train_dataset, None
-    training, held_out = hold_out(train_dataset, args.diagnosis_fraction, args.seed, names)
+    training, held_out = hold_out(train_dataset, args.diagnosis_fraction, args.seed, names, numbers=numbers)
     logger.warning(
         "%d of %d training samples are held out to diagnose on (--diagnosis_fraction); an evaluation set would do "
         "instead",
@@ -141,8 +148,16 @@ def label_column_of(dataset: Any) -> str:
     return known[0] if known else classes[0] if len(classes) == 1 else LABEL_NAMES[0]
 
 
+def has_fractions(values: Any) -> bool:
+    """Check whether a pyarrow array of floats holds any that is no whole number."""
+    known = values.drop_null()
+    return bool(pyarrow.compute.any(pyarrow.compute.not_equal(known, pyarrow.compute.floor(known))).as_py())
+
+
 def check_number_of_classes(model: Any, dataset: Any, names: Sequence[str]) -> None:
     """Refuse labels beyond the classes of a fusion model, if a data set tells them without being visited.
+
+    Numbers with fractions are no classes; of a regression any number is a label.
 
     Raises:
         ValueError: names the column and the number of classes that it takes.
@@ -155,6 +170,15 @@ def check_number_of_classes(model: Any, dataset: Any, names: Sequence[str]) -> N
         if not (pyarrow.types.is_list(values.type) or pyarrow.types.is_large_list(values.type)):
             return
         values = values.flatten()
+    if model.config.problem_type == REGRESSION:
+        if pyarrow.types.is_integer(values.type) or pyarrow.types.is_floating(values.type):
+            return
+        raise ValueError(f"the label column {column!r} holds {values.type}, but the model predicts a number")
+    if pyarrow.types.is_floating(values.type) and has_fractions(values):
+        raise ValueError(
+            f"the label column {column!r} holds numbers with fractions, but the model has classes: to predict the "
+            "number, build it with num_labels=1"
+        )
     if len(values) == 0 or not pyarrow.types.is_integer(values.type):
         return
     highest = pyarrow.compute.max(values).as_py()

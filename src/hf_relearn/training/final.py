@@ -7,6 +7,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from hf_relearn.training.metrics import main_metric
+from hf_relearn.training.settings import LOWER_IS_BETTER
+from hf_relearn.training.targets import is_regression
+
 if TYPE_CHECKING:
     from hf_relearn.training.trainer import MultimodalRelearnTrainer
 
@@ -37,8 +41,9 @@ def choose_final_strength(trainer: MultimodalRelearnTrainer) -> float:
         return 0.0
     parameters = [value for name in wanted for value in encoders[name].parameters() if value.requires_grad]
     trained = [value.detach().clone() for value in parameters]
-    metric = f"eval_{(trainer.args.metric_for_best_model or 'accuracy').removeprefix('eval_')}"
-    sign = -1.0 if metric.endswith("loss") and not trainer.args.greater_is_better else 1.0
+    named = trainer.args.metric_for_best_model or main_metric(is_regression(model))
+    metric = f"eval_{named.removeprefix('eval_')}"
+    sign = -1.0 if metric.endswith(LOWER_IS_BETTER) and not trainer.args.greater_is_better else 1.0
     scores: dict[float, float] = {}
     for alpha in FINAL_ALPHAS:
         _move(trainer, parameters, trained, dict.fromkeys(wanted, alpha))

@@ -9,7 +9,15 @@ import evaluate
 import numpy as np
 from transformers import EvalPrediction, TrainingArguments
 
+from hf_relearn.method.regression import r_squared
+from hf_relearn.training.settings import LOWER_IS_BETTER
+
 _METRICS_FOLDER = Path(__file__).parents[1] / "metrics"
+
+
+def main_metric(numbers: bool) -> str:
+    """Return the measure of a model, the higher the better: accuracy, of numbers R²."""
+    return "r2" if numbers else "accuracy"
 
 
 @lru_cache
@@ -57,18 +65,48 @@ def classification_metrics(prediction: EvalPrediction) -> dict[str, float]:
     }
 
 
-def search_objective(args: TrainingArguments, *, measured: bool) -> tuple[Callable[[Mapping[str, float]], float], str]:
+def regression_metrics(prediction: EvalPrediction, *, signed: bool = False) -> dict[str, float]:
+    """Return mean absolute error, R² and Pearson's correlation of predicted numbers.
+
+    Args:
+        prediction: numbers (n, 1), and targets (n,), NaN for samples that do not count.
+        signed: whether to add `sign_accuracy`, the share of the targets other than 0 whose sign is predicted.
+
+    Returns:
+        Without any target nothing. The correlation is 0 where predictions or targets are all the same.
+    """
+    found: Any = prediction.predictions
+    found = np.asarray(found[0] if isinstance(found, tuple) else found, dtype=np.float64).reshape(-1)
+    targets = np.asarray(prediction.label_ids, dtype=np.float64)
+    found, targets = found[~np.isnan(targets)], targets[~np.isnan(targets)]
+    if len(targets) == 0:
+        return {}
+    varies = len(targets) > 1 and found.std() > 0 and targets.std() > 0
+    metrics = {
+        "mae": float(np.abs(found - targets).mean()),
+        "r2": r_squared(found, targets),
+        "pearson": float(np.corrcoef(found, targets)[0, 1]) if varies else 0.0,
+    }
+    if signed and (targets != 0).any():
+        metrics["sign_accuracy"] = float(((found > 0) == (targets > 0))[targets != 0].mean())
+    return metrics
+
+
+def search_objective(
+    args: TrainingArguments, *, measured: bool, numbers: bool = False
+) -> tuple[Callable[[Mapping[str, float]], float], str]:
     """Return the objective of a hyper-parameter search, and its direction: `metric_for_best_model`, or accuracy.
 
     Args:
         args: of the run.
         measured: whether there are metrics beside the loss, which is the objective otherwise.
+        numbers: whether numbers are predicted, whose measure is R².
     """
-    name = args.metric_for_best_model or ("accuracy" if measured else "loss")
+    name = args.metric_for_best_model or (main_metric(numbers) if measured else "loss")
     key = name if name.startswith("eval_") else f"eval_{name}"
     greater = args.greater_is_better
     if greater is None:
-        greater = not name.endswith("loss")
+        greater = not name.endswith(LOWER_IS_BETTER)
 
     def objective(metrics: Mapping[str, float]) -> float:
         if key not in metrics:

@@ -14,6 +14,7 @@ from hf_relearn.method import NonFiniteFeaturesError, linear_probe_accuracy
 from hf_relearn.relearning.diagnoser import PartFeatures
 from hf_relearn.relearning.processes import by_first_process
 from hf_relearn.training.imbalance import ImbalanceMeasures
+from hf_relearn.training.number_measures import NumberMeasures
 
 
 def probe_accuracies(
@@ -58,7 +59,7 @@ class ModalityEvaluation:
     the training features of a diagnosis of the very same weights, if one was made; else there is no such accuracy.
     If the outputs hold `ablation_logits`, predictions without some modalities are judged too. A sample without a
     modality does not count for this modality, nor if none of its modalities is left. `ImbalanceMeasures`
-    tells what else is measured.
+    tells what else is measured, and `NumberMeasures` what is measured of a regression in place of all this.
 
     Attributes:
         evaluating: whether an evaluation has begun and not ended.
@@ -69,7 +70,7 @@ class ModalityEvaluation:
         self.evaluating = False
         self._judged: dict[str, list[np.ndarray]] = {}
         self._batches: dict[str, list[np.ndarray]] = {}
-        self._imbalance = ImbalanceMeasures()
+        self._imbalance, self._numbers = ImbalanceMeasures(), NumberMeasures()
         self._training_features: PartFeatures | None = None
 
     def use_training_features(self, features: PartFeatures | None) -> None:
@@ -80,7 +81,7 @@ class ModalityEvaluation:
         """Start an evaluation."""
         self.evaluating = True
         self._judged, self._batches = {}, {}
-        self._imbalance = ImbalanceMeasures()
+        self._imbalance, self._numbers = ImbalanceMeasures(), NumberMeasures()
 
     def observe(self, outputs: Any, labels: Tensor | None, *, training: bool, accelerator: Accelerator) -> None:
         """Look at one forward pass; outputs without `features`, and batches without labels, are passed over."""
@@ -88,6 +89,10 @@ class ModalityEvaluation:
             self._training_features = None  # of weights that are about to change
         features = outputs.get("features") if hasattr(outputs, "get") else None
         if features is None or labels is None:
+            return
+        if labels.ndim == 1 and labels.is_floating_point():
+            if not training and self.evaluating:
+                self._numbers.add(outputs, labels, accelerator)
             return
         heads, present = outputs.get("unimodal_logits"), outputs.get("present")
         probed = heads is None and labels.ndim == 1
@@ -110,7 +115,7 @@ class ModalityEvaluation:
     def finish(self) -> dict[str, float]:
         """End an evaluation: name of the metric -> value, empty if nothing could be measured."""
         self.evaluating = False
-        metrics = self._imbalance.finish()
+        metrics = self._imbalance.finish() | self._numbers.finish()
         for name, columns in self._judged.items():
             column = np.concatenate(columns)
             counted = column[column != _NOT_COUNTED]

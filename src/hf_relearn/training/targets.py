@@ -1,7 +1,9 @@
-"""Prepare labels for the loss: class weights, label smoothing, and several classes per sample."""
+"""Prepare labels for the loss: class weights, label smoothing, several classes per sample, and numbers."""
 
+import logging
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,11 @@ from torch import nn
 from transformers import TrainingArguments
 
 from hf_relearn.models import MultimodalConfig
-from hf_relearn.relearning.labels import dataset_labels
+from hf_relearn.models.configuration_multimodal import REGRESSION
+from hf_relearn.relearning.labels import dataset_labels, dataset_targets, is_stream
+from hf_relearn.training.batches import MultimodalCollator
+
+logger = logging.getLogger(__name__)
 
 MULTI_LABEL = "multi_label_classification"
 
@@ -58,6 +64,77 @@ def is_fusion_model(model: Any) -> bool:
     return isinstance(getattr(model, "config", None), MultimodalConfig)
 
 
+def is_regression(model: Any) -> bool:
+    """Check whether a model, possibly with adapters, is one of ours that predicts a number."""
+    return is_fusion_model(model) and model.config.problem_type == REGRESSION
+
+
+def collator_for(model: Any, collator: Any) -> Any:
+    """Let a `MultimodalCollator` read labels as the model takes them: numbers for a regression, else classes.
+
+    Raises:
+        ValueError: for a collator of numbers with a model of classes.
+    """
+    if not isinstance(collator, MultimodalCollator) or not is_fusion_model(model):
+        return collator
+    if is_regression(model):
+        return replace(collator, problem_type=REGRESSION)
+    if collator.problem_type == REGRESSION:
+        raise ValueError(
+            f"the collator reads numbers (problem_type='regression'), but the model has {model.config.num_labels} "
+            "classes: build it with num_labels=1"
+        )
+    return collator
+
+
+def refuse_classes(class_weights: Sequence[str] | None, args: TrainingArguments) -> None:
+    """Refuse settings of a regression that need classes.
+
+    Raises:
+        ValueError: names the flag.
+    """
+    flags = {
+        "--class_weights": class_weights,
+        "--label_smoothing_factor": args.label_smoothing_factor,
+        "--train_sampling_strategy balanced": args.train_sampling_strategy == "balanced",
+        "--diagnosis_estimator purity": getattr(args, "diagnosis_estimator", None) == "purity",
+    }
+    if given := [flag for flag, value in flags.items() if value]:
+        raise ValueError(f"{' and '.join(given)} needs classes, but the model predicts a number: leave it out")
+
+
+def set_target_scale(config: Any, train_dataset: Any, names: Sequence[str]) -> None:
+    """Write mean, deviation and signs of the training targets into the configuration, unless it has them.
+
+    Args:
+        config: of a regression model. One that was trained before keeps the scale that its weights know.
+        train_dataset: the training part; None and streams, whose targets are not known, leave the configuration alone.
+        names: the label column is the first of these that is there.
+
+    Raises:
+        ValueError: for labels that are not numbers, or are all the same.
+    """
+    if train_dataset is None or config.target_deviation is not None:
+        return
+    if is_stream(train_dataset):
+        logger.warning(
+            "the training set is a stream, whose targets are not known before training: set target_mean and "
+            "target_deviation in the model's configuration, unless they are about 0 and 1"
+        )
+        return
+    targets = dataset_targets(train_dataset, names)
+    known = targets[~np.isnan(targets)]
+    if len(known) < 2 or known.min() == known.max():
+        raise ValueError(
+            f"the training part has {len(known)} targets{f', all {known[0]:g}' if len(known) else ''}, so there is "
+            "nothing to predict"
+        )
+    if config.target_mean is None:
+        config.target_mean = float(known.mean())
+    config.target_deviation = float(known.std())
+    config.signed_targets = bool(known.min() < 0 < known.max())
+
+
 def set_loss(
     model: nn.Module,
     class_weights: Sequence[str] | None,
@@ -66,6 +143,8 @@ def set_loss(
     names: Sequence[str],
 ) -> None:
     """Write class weights and label smoothing into the configuration of a fusion model, whose loss reads them.
+
+    Of a regression these are refused, and the scale of the targets is written.
 
     The Trainer's own smoothing takes the labels out of the batch, so that uni-modal heads would not be trained; it is
     left to models of other classes.
@@ -81,6 +160,10 @@ def set_loss(
         ValueError: for weights that do not fit the model or its labels, or a model that takes none.
     """
     config: Any = getattr(model, "config", None)
+    if is_regression(model):
+        refuse_classes(class_weights, args)
+        set_target_scale(config, train_dataset, names)
+        return
     if not is_fusion_model(model):
         if class_weights:
             raise ValueError(

@@ -1,6 +1,7 @@
 """Train with diagnosis and re-learning: hold out samples, add the callback, measure each modality by itself."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,11 +42,18 @@ from hf_relearn.training.data_parts import (
     tell_samples,
 )
 from hf_relearn.training.final import choose_final_strength
-from hf_relearn.training.metrics import classification_metrics, search_objective
+from hf_relearn.training.metrics import classification_metrics, regression_metrics, search_objective
 from hf_relearn.training.modality_accuracy import ModalityEvaluation, makes_ablations
 from hf_relearn.training.parameter_groups import divide_parameter_groups, freeze_parameters, trained_learning_rates
 from hf_relearn.training.pushing import PushingTrainer
-from hf_relearn.training.targets import MULTI_LABEL, is_fusion_model, refuse_multi_label_diagnosis, set_loss
+from hf_relearn.training.targets import (
+    MULTI_LABEL,
+    collator_for,
+    is_fusion_model,
+    is_regression,
+    refuse_multi_label_diagnosis,
+    set_loss,
+)
 
 if TYPE_CHECKING:  # its import brings matplotlib
     from hf_relearn.cards import CardInfo
@@ -63,7 +71,8 @@ class MultimodalRelearnTrainer(CheckpointTrainer, DataLoadingTrainer, PushingTra
             augments training batches only.
         diagnosis_dataset: the held-out samples of a diagnosis. None takes them from where `args.diagnosis_source`
             says.
-        compute_metrics: None computes accuracy, macro and weighted F1.
+        compute_metrics: unset, accuracy, macro and weighted F1; of a regression MAE, R², Pearson's correlation and,
+            for targets of both signs, the accuracy of the sign.
 
     Evaluation also reports `unimodal_<modality>_accuracy`: that of the uni-modal head. Of a model without heads it is
     that of a linear probe on the features of a diagnosis, if one was made of the very same weights (as at the end of
@@ -104,12 +113,14 @@ class MultimodalRelearnTrainer(CheckpointTrainer, DataLoadingTrainer, PushingTra
             args = RelearnTrainingArguments()
         if data_collator is None and processing_class is not None:
             data_collator = MultimodalCollator(processing_class, label_column=label_column_of(train_dataset))
+        data_collator = collator_for(model, data_collator)
         several_classes = getattr(getattr(model, "config", None), "problem_type", None) == MULTI_LABEL
         if several_classes and args.diagnosis_source == "auto" and not args.needs_diagnosis:
             pass  # samples with several classes cannot be diagnosed
         elif diagnosis_dataset is None and train_dataset is not None:
             columns = label_names(data_collator)
-            train_dataset, diagnosis_dataset = divide(args, train_dataset, eval_dataset, columns)
+            numbers = is_regression(model)
+            train_dataset, diagnosis_dataset = divide(args, train_dataset, eval_dataset, columns, numbers=numbers)
         self.diagnosis_dataset = diagnosis_dataset
         self.card_info: CardInfo | None = None
         self.samples = count_samples(
@@ -137,6 +148,9 @@ class MultimodalRelearnTrainer(CheckpointTrainer, DataLoadingTrainer, PushingTra
             compute_metrics=compute_metrics,
             **kwargs,
         )
+        if is_regression(self.model) and compute_metrics is classification_metrics:
+            config: Any = getattr(self.model, "config", None)
+            self.compute_metrics = partial(regression_metrics, signed=config.signed_targets)
         replaced = PrinterCallback if args.disable_tqdm else ProgressCallback
         printer = next((each for each in reversed(self.callback_handler.callbacks) if type(each) is replaced), None)
         if printer is not None:  # a notebook has a table of its own
@@ -152,6 +166,7 @@ class MultimodalRelearnTrainer(CheckpointTrainer, DataLoadingTrainer, PushingTra
             feature_function=multimodal_features,
             diagnosis_dataset=diagnosis_dataset,
             num_classes=getattr(getattr(self.model, "config", None), "num_labels", None),
+            targets="numbers" if is_regression(self.model) else "classes",
             settings=args.relearn_settings(),
             train_dataset=self._training_part,
             collate_fn=self.data_collator,
@@ -208,7 +223,8 @@ class MultimodalRelearnTrainer(CheckpointTrainer, DataLoadingTrainer, PushingTra
             direction: None is what the metric asks for, or `"minimize"` with a `compute_objective`.
         """
         if compute_objective is None:
-            compute_objective, towards = search_objective(self.args, measured=self.compute_metrics is not None)
+            measured, numbers = self.compute_metrics is not None, is_regression(self.model)
+            compute_objective, towards = search_objective(self.args, measured=measured, numbers=numbers)
             direction = direction or towards
         return super().hyperparameter_search(
             hp_space, compute_objective, *args, direction=direction or "minimize", **kwargs
