@@ -126,7 +126,8 @@ def estimator_seconds(repeats: int) -> float:
     """Median time of the separability of features as a ResNet-18 has them."""
     generator = np.random.default_rng(0)
     labels = np.arange(6000) % 6
-    features = generator.normal(size=(6000, 512)).astype(np.float32) + 0.1 * generator.normal(size=(6, 512))[labels]
+    centres = 0.1 * generator.normal(size=(6, 512))
+    features = (generator.normal(size=(6000, 512)) + centres[labels]).astype(np.float32)
     held_out = generator.normal(size=(744, 512)).astype(np.float32)
     return statistics.median(
         seconds(lambda: separability(features, labels, held_out, np.arange(744) % 6)) for _ in range(repeats)

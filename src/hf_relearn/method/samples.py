@@ -11,8 +11,8 @@ Sampling = Literal["all", "matched"]
 
 # The label of samples without one, as torch's losses have it.
 UNLABELLED = -100
-# Numbers that are read at a time.
-_PIECE = 2**18
+# Numbers that are read at a time; they stay in a processor's cache.
+_PIECE = 2**16
 # Outliers leave all samples but this share within this share of a dimension's range.
 _OUTLIERS, _BIN = 0.01, 0.001
 # Of fewer samples it is not said that one is an outlier.

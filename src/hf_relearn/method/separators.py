@@ -4,11 +4,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from scipy.linalg import eigh
+from scipy.linalg.blas import ssyrk
 
 from hf_relearn.method.samples import Spread
 
-# Numbers that are worked on at a time: 32 MB in float64.
-_PIECE = 2**22
+# Numbers that are worked on at a time: 16 MB in float32; and those that stay in a processor's cache in float64.
+_PIECE, _CACHED = 2**22, 2**16
 PENALTIES = (0.01, 0.1, 1.0, 10.0)
 # Ridge regressions are fitted up to so many samples or dimensions, the fewer of both.
 RIDGE_MOST = 1024
@@ -21,7 +23,7 @@ _FARTHEST = 1e6
 
 
 class Standardised:
-    """Rows standardised by the spread of the training part, in float64, a piece at a time."""
+    """Rows standardised by the spread of the training part, in float32, a piece at a time."""
 
     def __init__(self, matrix: np.ndarray, rows: np.ndarray, spread: Spread, num_classes: int):
         self._matrix, self._rows, self._spread = matrix, rows, spread
@@ -43,10 +45,19 @@ class Standardised:
         return (slice(start, start + self._piece) for start in range(0, size, self._piece))
 
     def _scaled(self, rows: np.ndarray) -> np.ndarray:
-        values = self._spread.clipped(self._matrix[rows])
-        values -= self._spread.mean
-        values *= self._factors
-        return np.clip(values, -_FARTHEST, _FARTHEST, out=values)
+        scaled = np.empty((len(rows), self.width), dtype=np.float32)
+        for few in few_at_a_time(len(rows), self.width):
+            values = self._spread.clipped(self._matrix[rows[few]])
+            values -= self._spread.mean
+            values *= self._factors
+            np.clip(values, -_FARTHEST, _FARTHEST, out=scaled[few], casting="same_kind")
+        return scaled
+
+
+def few_at_a_time(size: int, width: int) -> Iterator[slice]:
+    """Cut `size` rows of a width into slices that stay in a processor's cache."""
+    step = max(1, _CACHED // width)
+    return (slice(start, start + step) for start in range(0, size, step))
 
 
 class Centres:
@@ -65,9 +76,13 @@ class Centres:
         self.temperatures = max(self._scatter / x.width, 1e-6) * np.logspace(-1, 4, 21)
 
     def _scores(self, rows: np.ndarray) -> np.ndarray:
-        """Return half of the squared distance to each centre, negative."""
-        squares = np.einsum("ij,ij->i", rows, rows)
-        return rows @ self._centres.T - self._norms / 2 - squares[:, None] / 2
+        """Return half of the squared distance to each centre, negative, in float64."""
+        scores = np.empty((len(rows), len(self._centres)))
+        for few in few_at_a_time(len(rows), self._x.width):
+            values = rows[few].astype(np.float64)
+            np.matmul(values, self._centres.T, out=scores[few])
+            scores[few] -= np.einsum("ij,ij->i", values, values)[:, None] / 2
+        return scores - self._norms / 2
 
     def _with_own(self, scores: np.ndarray, y: np.ndarray, own: np.ndarray) -> np.ndarray:
         """Return the scores without the centres' sampling noise; those of the own classes are replaced."""
@@ -92,15 +107,14 @@ class Components:
     def __init__(self, x: Standardised, sums: np.ndarray, sizes: np.ndarray):
         self._x, self.size = x, len(x)
         if self.size < x.width:  # the smaller of the two scatter matrices has the same eigenvalues
-            rows = x[:]
+            rows = x[:].astype(np.float64)
             eigenvalues, basis = _kept(rows @ rows.T)
             basis = (rows.T @ basis) / np.sqrt(eigenvalues)
         else:
             scatter = np.zeros((x.width, x.width))
             for piece in x.pieces(self.size):
-                rows = x[piece].astype(np.float32)
-                scatter += rows.T @ rows
-            eigenvalues, basis = _kept(scatter)
+                scatter += ssyrk(1.0, x[piece].T)  # the upper half of the product
+            eigenvalues, basis = _kept(scatter.astype(np.float32))
         self.eigenvalues = eigenvalues
         self.shares = sizes / self.size
         self.targets = basis.T @ (sums.T - sums.sum(axis=0)[:, None] * self.shares)
@@ -110,7 +124,7 @@ class Components:
         self._projected = np.empty((self.size, len(eigenvalues)), dtype=np.float32) if x.in_one_piece else None
 
     def of(self, rows: np.ndarray) -> np.ndarray:
-        return rows.astype(np.float32) @ self._basis
+        return rows @ self._basis
 
     def of_train(self, rows: np.ndarray) -> np.ndarray:
         if self._projected is None:
@@ -121,8 +135,8 @@ class Components:
 
 
 def _kept(scatter: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the eigenvalues that are not negligible, and their eigenvectors."""
-    eigenvalues, vectors = np.linalg.eigh(scatter)
+    """Return the eigenvalues that are not negligible, and their eigenvectors; the upper half is looked at."""
+    eigenvalues, vectors = eigh(scatter, lower=False, driver="evd", overwrite_a=True, check_finite=False)
     kept = eigenvalues > NEGLIGIBLE * eigenvalues[-1]
     return eigenvalues[kept], vectors[:, kept]
 
@@ -181,14 +195,14 @@ def most_likely(
 
 
 def _class_sums(x: Standardised, y: np.ndarray, num_classes: int) -> tuple[np.ndarray, float]:
-    """Sum of the rows of each class, and the sum of all squares."""
+    """Return the sum of the rows of each class, and the sum of all squares, in float64."""
     sums, squares = np.zeros((num_classes, x.width)), 0.0
-    for piece in x.pieces(len(x)):
-        rows, order = x[piece], np.argsort(y[piece], kind="stable")
-        classes, starts = np.unique(y[piece][order], return_index=True)
-        for name, members in zip(classes, np.split(order, starts[1:]), strict=True):
-            sums[name] += rows[members].sum(axis=0)
-        squares += float(np.vdot(rows, rows))
+    order = np.argsort(y, kind="stable")
+    for few in few_at_a_time(len(x), x.width):
+        values = x[order[few]].astype(np.float64)
+        classes, starts = np.unique(y[order[few]], return_index=True)
+        sums[classes] += np.add.reduceat(values, starts, axis=0)
+        squares += float(np.vdot(values, values))
     return sums, squares
 
 
