@@ -16,7 +16,7 @@ test:
 	python -m pytest
 
 sample:
-	accelerate launch --quiet recipes/train_cremad.py
+	python recipes/train_cremad.py
 
 cards:
 	python benchmarks/model_cards.py

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -69,7 +70,12 @@ def whole(start, tmp_path_factory) -> Path:
     """A comparison that nothing interrupted, with two runs at a time."""
     output = tmp_path_factory.mktemp("whole") / "run"
     text = finished(start(output, "--compare_jobs", "2"))
-    assert "Run 3 of 3 (" in text and "About " in text and "The comparison is in" in text
+    assert "Run 3 of 3 (" in text and "About " in text
+    end = text[text.index("\narm ") :].splitlines()
+    assert end[1].split() == ["arm", "seeds", "test", "accuracy", "over", "joint", "p", "(Holm)"]
+    assert [line.split()[0] for line in end[2:5]] == list(ARMS)
+    assert len(end[2].split()) == 3 and re.fullmatch(r"heads +1 +[\d.]+ +[+-][\d.]+", end[3])
+    assert end[-1].split() == ["report", str(output / "comparison.md")]
     return output
 
 

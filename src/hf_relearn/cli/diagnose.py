@@ -18,8 +18,8 @@ from hf_relearn.cli.shared import (
     load_model,
     print_json,
     quiet,
-    text_table,
 )
+from hf_relearn.text_table import text_table
 
 if TYPE_CHECKING:
     from datasets import DatasetDict

@@ -16,8 +16,8 @@ from hf_relearn.cli.shared import (
     load_model,
     print_json,
     quiet,
-    text_table,
 )
+from hf_relearn.text_table import text_table
 
 EPILOG = epilog(
     "hf-relearn evaluate my-model --dataset_name clips.csv",

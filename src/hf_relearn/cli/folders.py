@@ -69,14 +69,14 @@ def compare(
     if len(folders) > 1 and output is None:
         raise UsageError("several folders are joined in a folder of their own: give --output")
     with quiet(context):
-        from hf_relearn.report import write_comparison
+        from hf_relearn.report import comparison_lines, write_comparison
 
         path = write_comparison(output or folders[0], folders, metric=metric)
     verdict = json.loads((path.parent / "comparison.json").read_text(encoding="utf-8"))
     if as_json:
         print_json(verdict)
     else:
-        print("\n".join([*verdict["epochs"].get("last", {}).get("conclusion", ()), f"The comparison is in {path}"]))
+        print(f"{comparison_lines(verdict)}\n\nreport  {path}")
 
 
 def card(

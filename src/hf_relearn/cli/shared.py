@@ -115,16 +115,6 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, ensure_ascii=False, allow_nan=False))
 
 
-def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Format a table in plain text: the first column to the left, the others to the right."""
-    lines = [list(header), *map(list, rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    return "\n".join(
-        "  ".join(cell.rjust(width) if column else cell.ljust(width) for column, (cell, width) in places).rstrip()
-        for places in (list(enumerate(zip(line, widths, strict=True))) for line in lines)
-    )
-
-
 @contextmanager
 def quiet(context: typer.Context) -> Iterator[None]:
     """Keep progress bars, logs and warnings of libraries off the terminal, unless `--debug` is given."""

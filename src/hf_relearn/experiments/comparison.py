@@ -21,7 +21,8 @@ from hf_relearn.experiments.results import read_result, write_result
 from hf_relearn.experiments.running import run_experiment
 from hf_relearn.files import whole_file
 from hf_relearn.hub.upload import PUSH_FAILED_EXIT_CODE
-from hf_relearn.report import write_comparison
+from hf_relearn.relearning.terminal import say
+from hf_relearn.report import comparison_lines, write_comparison
 from hf_relearn.report.comparison import FAILURE_FILE, SETTINGS_FILE
 from hf_relearn.training import RelearnTrainingArguments, last_checkpoint
 
@@ -105,7 +106,9 @@ def compare(
                 settings = {"title": experiment.title, "notes": list(experiment.notes), "arms": arms}
                 file.write(json.dumps(settings, indent=2, ensure_ascii=False).encode())
             failures = _Scheduler(root, runs, command, Processes(args.use_cpu, jobs)).run()
-            logger.info("The comparison is in %s", write_comparison(root))
+            path = write_comparison(root)
+            found = json.loads((root / "comparison.json").read_text(encoding="utf-8"))
+            say(f"\n{comparison_lines(found)}\n\nreport  {path}")
             return failures
     except Timeout:
         raise ValueError(f"--output_dir {root}: another comparison is at work there; wait for it to end") from None

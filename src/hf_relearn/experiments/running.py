@@ -24,6 +24,7 @@ from hf_relearn.relearning.terminal import LineHandler, say
 from hf_relearn.report import write_report
 from hf_relearn.report.markdown import metric_label, number, plain, shown_metrics
 from hf_relearn.report.verdict import read_verdict
+from hf_relearn.text_table import text_table
 from hf_relearn.training import (
     MultimodalCollator,
     MultimodalRelearnTrainer,
@@ -181,28 +182,24 @@ def run_experiment(
         facts |= {"train_size": result.train_size}
         save_result(trainer, experiment.held_out, predictions, facts, results, resumed_step)
     if args.should_save:
-        say("\n".join(["", plain(verdict), "", *_results_lines(results), "", f"report  {path}"]))
+        say("\n".join(["", plain(verdict), "", _results_lines(results), "", f"report  {path}"]))
         say(f"next    {_next_command(experiment, output_dir)}")
     return result
 
 
-def _results_lines(results: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """Return the main metrics as rows and the splits as columns."""
+def _results_lines(results: Mapping[str, Mapping[str, float]]) -> str:
+    """Return a table of the main metrics as rows and the splits as columns."""
     measured = shown_metrics(name for metrics in results.values() for name in metrics)
     of_modalities = ("unimodal_", "only_", "without_")
     names = [name for name in measured if name in _MAIN_METRICS or name.startswith(of_modalities)] or measured
-    labels = [plain(metric_label(name)).removesuffix(": accuracy") for name in names]
-    widths = [max(map(len, labels), default=0), *(max(len(split), 8) for split in results)]
     rows = [
-        [label, *(number(metrics.get(name)) for metrics in results.values())]
-        for name, label in zip(names, labels, strict=True)
+        [
+            plain(metric_label(name)).removesuffix(": accuracy"),
+            *(number(found.get(name)) for found in results.values()),
+        ]
+        for name in names
     ]
-    return [
-        "  ".join(
-            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        )
-        for row in [["", *results], *rows]
-    ]
+    return text_table(["", *results], rows)
 
 
 _MAIN_METRICS = ("accuracy", "f1_macro", "f1_micro")  # the report has all

@@ -15,6 +15,7 @@ from hf_relearn.report.forest_figure import forest_figure
 from hf_relearn.report.markdown import MISSING, listed, number, prose, table, text
 from hf_relearn.report.statistics import LEVEL, Paired, compare_paired, holm, visible_difference
 from hf_relearn.report.theme import render_png
+from hf_relearn.text_table import text_table
 
 RESULT_FILE = "result.json"
 FAILURE_FILE = "failure.txt"
@@ -203,6 +204,33 @@ def write_comparison(
     return Path(output_dir) / "comparison.md"
 
 
+def comparison_lines(comparison: Mapping[str, Any]) -> str:
+    """Return what `comparison.json` holds for the terminal: its conclusion, and the arms of the last epoch as a table.
+
+    Each arm stands beside joint training, or what else the arms are compared with.
+    """
+    last = comparison["epochs"].get("last")
+    if last is None:
+        return "no run is finished"
+    to = {base for arm in last["arms"].values() for base in arm["to"]}
+    baseline = next((base for base in (*BASELINES, *last["arms"]) if base in to), None)
+    header = ["arm", "seeds", f"test {comparison['metric'].replace('_', ' ')}"]
+    header += [] if baseline is None else [f"over {baseline}", "p (Holm)"]
+    rows = []
+    for name, arm in last["arms"].items():
+        row = [name, str(arm["n"]), f"{100 * arm['mean']:.1f}{_spread(arm['sd'])}"]
+        if baseline is not None:
+            pair = arm["to"].get(baseline)
+            row.append(f"{100 * pair['mean']:+.1f}{_spread(pair['se'])}" if pair else "")
+            row.append(f"{pair['p_holm']:.3f}" if pair and pair["p_holm"] is not None else "")
+        rows.append(row)
+    return "\n".join([*last["conclusion"], "", text_table(header, rows)])
+
+
+def _spread(value: float | None) -> str:
+    return "" if value is None else f" ± {100 * value:.1f}"
+
+
 def _as_json(runs: Runs, metric: str, verdicts: Mapping[str, Verdict]) -> dict[str, Any]:
     epochs = {}
     for epoch, verdict in verdicts.items():
@@ -295,8 +323,7 @@ def _verdict_table(verdict: Verdict, costs: Mapping[str, Mapping[str, float | No
     rows = []
     for arm, own in verdict.values.items():
         moments = _moments(own)
-        spread = "" if moments["sd"] is None else f" ± {100 * moments['sd']:.1f}"
-        row = [text(arm), str(moments["n"]), f"{100 * moments['mean']:.1f}{spread}"]
+        row = [text(arm), str(moments["n"]), f"{100 * moments['mean']:.1f}{_spread(moments['sd'])}"]
         for baseline, found in verdict.pairs.items():
             row += _pair_cells(found[arm], verdict.corrected[baseline][arm]) if arm in found else [MISSING] * 5
         cost = costs[arm]
