@@ -11,8 +11,13 @@ Three modalities with names and columns of your own, two pretrained backbones, a
         --columns speech=wav words=transcript pose=keypoints --label_column sentiment \
         --models speech=facebook/wav2vec2-base words=google-bert/bert-base-uncased
 
-Several number columns are one vector of features: `--columns sensors=x,y,z`. A sample may lack a modality: leave the
-value empty.
+Several number columns are one vector of features: `--columns sensors=x,y,z`. Numbers and categories of a row, with
+empty cells, are a table:
+
+    accelerate launch --quiet recipes/train_multimodal.py --dataset_name patients.csv --from_scratch \
+        --modalities photo:vision patient:table --columns photo=path patient=age,income,city
+
+A sample may lack a modality: leave the value empty, of a row all cells.
 """
 
 import argparse
@@ -47,15 +52,19 @@ class ModalityArguments:
         default_factory=lambda: ["audio", "vision"],
         metadata={
             "help": "Names of the modalities in the order of fusion, with their kind as 'rgb:vision flow:vision' "
-            "if the name is not itself one of audio, vision, video, text, features."
+            "if the name is not itself one of audio, vision, video, text, features, table."
         },
     )
     columns: list[str] | None = field(
         default=None,
         metadata={
-            "help": "Their columns as NAME=COLUMN; for features also NAME=COLUMN,COLUMN,... of numbers. Unset, a "
-            "column named as the modality (of kind vision: 'image')."
+            "help": "Their columns as NAME=COLUMN; for features also NAME=COLUMN,COLUMN,... of numbers, for a table "
+            "of numbers and categories. Unset, a column named as the modality (of kind vision: 'image')."
         },
+    )
+    category_columns: list[str] | None = field(
+        default=None,
+        metadata={"help": "Columns of tables whose numbers are categories, such as postcodes."},
     )
     models: list[str] | None = field(
         default=None,
@@ -80,15 +89,21 @@ class ModalityArguments:
                 raise ValueError(f"--modalities: {name!r} needs a kind, as '{name}:vision'; one of {', '.join(KINDS)}")
         columns, models = read_pairs("--columns", self.columns, kinds), read_pairs("--models", self.models, kinds)
         if not self.from_scratch:
-            needed = {name: models.get(name) for name, kind in kinds.items() if kind != "features"}
+            needed = {name: models.get(name) for name, kind in kinds.items() if kind not in ("features", "table")}
             examples = [f"{name}={EXAMPLES[kind]}" for name, kind in kinds.items() if kind in EXAMPLES]
             refuse_small_networks(needed, ["--models " + " ".join(examples)])
         output = {}
         for name, kind in kinds.items():
             column = columns.get(name, "image" if name == "vision" else name)
-            several = column.split(",") if kind == "features" and "," in column else None
+            several = column.split(",") if kind == "table" or (kind == "features" and "," in column) else None
             model = models.get(name, SMALL_BACKBONES.get(kind))
-            output[name] = Modality(kind, several or column, model and find_backbone(model, recipe_folder))
+            cells = several if kind == "table" and several else []
+            categories = tuple(each for each in self.category_columns or () if each in cells)
+            output[name] = Modality(kind, several or column, model and find_backbone(model, recipe_folder), categories)
+        in_tables = [column for modality in output.values() if modality.kind == "table" for column in modality.column]
+        if unknown := [column for column in self.category_columns or () if column not in in_tables]:
+            found = ", ".join(in_tables) or "not there"
+            raise ValueError(f"--category_columns names {unknown[0]!r}, but the columns of tables are {found}")
         return output
 
 

@@ -235,7 +235,7 @@ def test_lists_of_labels_become_lists_of_classes(tmp_path, as_text):
         ({"y": "red"}, {}, "the column 'y' holds Value.*string.*turn categories into numbers"),
         ({"y": [1]}, {}, "the column 'y' holds List.* one number a row"),
         ({"sound": 3.5}, {}, "the column 'sound' holds Value.*float64.*kind audio needs Audio values"),
-        ({}, {"columns": {"caption": ["x", "y"]}}, "only features are made of several columns"),
+        ({}, {"columns": {"caption": ["x", "y"]}}, "only features and tables are made of several columns"),
         ({}, {"columns": {"sensors": "words"}}, "the column 'words' holds .*kind features needs numbers"),
         ({}, {"kinds": {"v": "smell"}}, "unknown kinds of modality .*'v': 'smell'"),
         ({}, {"columns": {"sensors": ["x", "q"]}}, "no column 'q'"),

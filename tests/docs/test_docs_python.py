@@ -117,6 +117,17 @@ def test_example_with_a_fusion_of_ones_own(tmp_path, monkeypatch):
     assert output.logits.isfinite().all()
 
 
+def test_example_with_rows_of_a_table(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    AutoModel.from_config(vit_config()).save_pretrained(tmp_path / "vit")
+    build = pages.run_block(pages.block_with("TableInput.fit(").replace("facebook/dinov2-small", "vit"))["build"]
+    picture = np.zeros((16, 16, 3), np.uint8)
+    rows = [{"age": None if n == 1 else n, "city": "ab"[n % 2], "image": picture, "label": n % 2} for n in range(6)]
+    train = {column: [row[column] for row in rows] for column in ("age", "city")}
+    model, collator = build(train, ["age", "city"], num_labels=2)
+    assert model(**collator(rows)).loss.isfinite()
+
+
 def test_example_with_a_module_of_ones_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code = pages.block_with("ModuleBackbone(")
@@ -168,6 +179,7 @@ def test_every_python_block_has_its_test():
         "gate_alpha(": "test_docs_python.py",
         "OgmGe(": "test_docs_python.py",
         "ModuleBackbone(": "test_docs_python.py",
+        "TableInput.fit(": "test_docs_python.py",
         "whisper-tiny": "test_models_backbones.py",
         "RelearnCallback(": "two_towers.py",
         "pipeline(": "test_pipeline.py",

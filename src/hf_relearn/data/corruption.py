@@ -101,7 +101,8 @@ def corrupt_splits(
         seed: of all draws.
 
     Raises:
-        ValueError: for noise in a text above 1, noise in an encoded video, or labels that are not `ClassLabel`.
+        ValueError: for noise in a text above 1, noise in an encoded video or a table, or labels that are not
+            `ClassLabel`.
     """
     output = dict(splits)
     for corruption in corruptions:
@@ -144,6 +145,11 @@ def _noise(corruption: Corruption, kind: str, train: Dataset, column: str) -> Ca
             )
         words = [word for text in train[column] if text for word in text.split()]
         return partial(_noisy_text, amount=amount, words=words)
+    if kind == "table":
+        raise ValueError(
+            f"--corrupt {corruption.target}=noise: noise is not for rows of a table: use "
+            f"{corruption.target}=missing:0.3"
+        )
     if kind == "features":
         spread = FeaturesInput.statistics(train[column])["std"]
         return partial(_noisy_numbers, amount=amount, spread=spread)

@@ -18,7 +18,7 @@ from hf_relearn.method import stratified_indices
 logger = logging.getLogger(__name__)
 
 MEDIA: dict[str, type] = {"audio": Audio, "image": Image, "vision": Image, "video": Video}
-KINDS = (*MEDIA, "text", "features")
+KINDS = (*MEDIA, "text", "features", "table")
 _LISTS = (datasets.List, datasets.LargeList)
 
 
@@ -35,7 +35,7 @@ def prepare_column(
 
     Args:
         dataset: one split.
-        column: a column, or several that are the dimensions of one vector.
+        column: a column, or several that are the dimensions of one vector or the cells of a row.
         kind: one of `KINDS`.
         origin: what to call the split in a message.
         folder: what relative paths are relative to; None leaves them as they are.
@@ -44,9 +44,15 @@ def prepare_column(
     Raises:
         TableError: if the column holds something else, or names a file that is not there.
     """
+    if kind == "table":
+        for each in [column] if isinstance(column, str) else column:
+            dataset = _cells(dataset, each, origin)
+        return dataset
     if not isinstance(column, str):
         if kind != "features":
-            raise TableError(f"{origin}: only features are made of several columns ({', '.join(column)}), not {kind}")
+            raise TableError(
+                f"{origin}: only features and tables are made of several columns ({', '.join(column)}), not {kind}"
+            )
         features = dataset.features  # a copy of all of them, at each access
         for each in column:
             if not _is_number(features[each]):
@@ -83,6 +89,17 @@ def _undecoded(
         dataset = _located(dataset, column, origin, folder, must_exist)
     target = known(decode=False)
     return dataset.cast_column(column, datasets.List(target) if is_list else target)
+
+
+def _cells(dataset: Dataset, column: str, origin: str) -> Dataset:
+    """Check a column of a table modality, and give classes their names, which raw rows hold, too."""
+    feature = dataset.features[column]
+    if isinstance(feature, ClassLabel):
+        names = [None if number is None or number < 0 else feature.int2str(number) for number in dataset[column]]
+        return dataset.remove_columns(column).add_column(column, names, feature=Value("string"))
+    if not (_is_number(feature) or _is_text(feature) or (isinstance(feature, Value) and feature.dtype == "null")):
+        _refuse(dataset, column, "table", origin, "numbers or words; turn dates into numbers, or leave it out")
+    return dataset
 
 
 def _located(dataset: Dataset, column: str, origin: str, folder: Path, must_exist: bool) -> Dataset:
@@ -155,14 +172,15 @@ def load_table(
             media; or one such file, which is the training split; or what `save_to_disk` left. Paths in a local table
             are relative to its folder. An empty cell is a missing value: a sample without that modality.
         config_name: configuration of the data set.
-        columns: modality -> column, or a list of columns with numbers that make one vector.
+        columns: modality -> column, or a list of columns: with numbers that make one vector, or with numbers and
+            categories that are a row.
         label_column: column with class labels: `ClassLabel`, integers or strings; or lists of them, if a sample
             has several classes or none.
         splits: `train`, `validation`, `test` -> name of the split there. A missing validation split is drawn from
             the training split, seeded, and stratified if a sample has one class; a missing test split stays
             missing, unless `test_fraction` draws it.
-        kinds: modality -> `audio`, `image` (or `vision`), `video`, `text` or `features`; a modality that is not named
-            here is of the kind that it is called.
+        kinds: modality -> `audio`, `image` (or `vision`), `video`, `text`, `features` or `table`; a modality that
+            is not named here is of the kind that it is called.
         validation_fraction: share of the training split that is drawn then.
         test_fraction: share of the training split that is drawn as a test split first, if there is none. The draw does
             not depend on `seed`, so that runs with several seeds are tested on the same samples.

@@ -11,7 +11,7 @@ from datasets import Dataset
 from transformers import AutoConfig, BertTokenizer
 
 from hf_relearn.experiments.model_arguments import InputArguments
-from hf_relearn.models import FeaturesConfig, ModalityConfig
+from hf_relearn.models import FeaturesConfig, ModalityConfig, TableInput
 from hf_relearn.models.processing_features import FeaturesInput
 from hf_relearn.models.processing_multimodal import takes_spectrogram
 from hf_relearn.training.batches import vector_of
@@ -58,14 +58,16 @@ class Modality:
     """Describe one modality by a recipe's flags.
 
     Args:
-        kind: `"audio"`, `"vision"`, `"video"`, `"text"` or `"features"`.
-        column: of the data set; for features also a list of columns with one number each.
-        backbone: Hub id or folder. None is possible for features: a new encoder that fits the data.
+        kind: `"audio"`, `"vision"`, `"video"`, `"text"`, `"features"` or `"table"`.
+        column: of the data set; for features also a list of columns with one number each, for a table a list.
+        backbone: Hub id or folder. None is possible for features and tables: a new encoder that fits the data.
+        categories: columns of a table whose numbers are categories.
     """
 
     kind: str
     column: str | list[str]
     backbone: str | None
+    categories: tuple[str, ...] = ()
 
     def build_backbone(self, name: str, train: Dataset) -> Any:
         """Build what `from_backbones` takes.
@@ -75,6 +77,8 @@ class Modality:
         """
         if self.backbone is not None:
             return self.backbone
+        if self.kind == "table":
+            return self._fitted(name, train).backbone_config()
         first = next((value for value in self._values(name, train) if value is not None), None)
         if self.kind != "features" or first is None:
             raise ValueError(f"the modality {name!r} has no model: give one (a Hub id or a folder)")
@@ -92,7 +96,7 @@ class Modality:
         """Return the modality's options for `MultimodalProcessor.from_model`.
 
         A text backbone without a tokenizer of its own gets one with the words of the training part; features are
-        standardised by the training part's mean and deviation.
+        standardised by the training part's mean and deviation, and rows of a table are fitted on it.
         """
         options: dict[str, Any] = {}
         if self.kind == "audio" and takes_spectrogram(config):
@@ -112,7 +116,15 @@ class Modality:
         elif self.kind == "features":
             options = dict(FeaturesInput.statistics(self._values(name, train)))
             options |= {"max_steps": inputs.max_feature_steps} if inputs.max_feature_steps else {}
+        elif self.kind == "table":
+            options = self._fitted(name, train).settings
         return options
+
+    def _fitted(self, name: str, train: Dataset) -> TableInput:
+        try:
+            return TableInput.fit(train, self.column, self.categories)
+        except ValueError as error:
+            raise ValueError(f"modality {name!r}: {error}") from error
 
     def _values(self, name: str, train: Dataset) -> Iterator[Any]:
         """Return the raw values of the modality in the training part, one at a time."""
