@@ -31,6 +31,7 @@ def run_folder(tmp_path_factory):
         settings={"learning_rate": 0.01, "data": str(folder / "data")},
         features={"train": (dict(parts["training"].features), parts["training"].labels)},
         notes=["Made up."],
+        samples=trainer.samples,
     )
     return folder
 

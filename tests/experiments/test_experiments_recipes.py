@@ -67,7 +67,9 @@ def test_cremad_recipe_ends_with_a_model_that_loads_and_a_report(corpus, tmp_pat
         re.findall(r"\((figures/.*?)\)", report)
     )
     card = (output / "README.md").read_text()
-    assert card_figures(card) == re.findall(r"\((figures/.*?)\)", report)
+    shown = re.findall(r"\((figures/.*?)\)", report)
+    assert shown[0] == "figures/confusion.png" and card_figures(card) == shown[1:]
+    assert "## Classes on test" in report and "| neutral |" in report
     assert "license: mit" in card and "- en\n" in card and "| `preset` | `balanced` |" in card
     assert str(tmp_path) not in card
     model = MultimodalForClassification.from_pretrained(output)

@@ -88,12 +88,12 @@ def evaluate(
         )
         files = [str(path) for path in found.write(output)]
     if as_json:
-        print_json({"metrics": found.metrics, "per_class": found.per_class, "files": files})
+        print_json({"metrics": found.metrics, "per_class": found.by_class.per_class, "files": files})
         return
     print(text_table(["metric", "value"], [[name, f"{value:.4f}"] for name, value in found.metrics.items()]))
     header = ["class", "precision", "recall", "f1", "samples"]
     rows = [
         [name, *(f"{values[key]:.3f}" for key in ("precision", "recall", "f1")), f"{values['support']:.0f}"]
-        for name, values in found.per_class.items()
+        for name, values in found.by_class.per_class.items()
     ]
     print(f"\n{text_table(header, rows)}\n\nWritten: {', '.join(files)}")

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.special import expit, softmax
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from hf_relearn.experiments.predictions import predict
 from hf_relearn.experiments.results import quality_metrics
 from hf_relearn.files import whole_file
 from hf_relearn.models import MultimodalForClassification
+from hf_relearn.report.by_class import ClassResults, class_probabilities, class_results
+from hf_relearn.report.confusion_figure import confusion_figure
+from hf_relearn.report.theme import render_png
 from hf_relearn.training import MultimodalCollator, MultimodalRelearnTrainer, RelearnTrainingArguments
 
 
@@ -26,35 +27,30 @@ class Evaluation:
 
     Attributes:
         metrics: those of the run's report, by name.
-        per_class: class -> `precision`, `recall`, `f1` and `support`.
-        confusion: (classes, classes) counts, true classes in rows; None if a sample has several classes.
+        by_class: those of each class, and the confusion matrix.
         names: of the classes.
         labels: (n,) integers, -100 without a class, or (n, classes) zeros and ones.
         scores: (n, classes) probabilities.
     """
 
     metrics: dict[str, float]
-    per_class: dict[str, dict[str, float]]
-    confusion: np.ndarray | None
+    by_class: ClassResults
     names: Sequence[str]
     labels: np.ndarray
     scores: np.ndarray
 
     def write(self, folder: str | Path) -> list[Path]:
         """Write `metrics.json`, `predictions.csv` and, if there is one, `confusion.png`; returns their paths."""
-        from hf_relearn.report.confusion_figure import confusion_figure
-        from hf_relearn.report.theme import render_png
-
         root = Path(folder)
         root.mkdir(parents=True, exist_ok=True)
-        matrix = None if self.confusion is None else self.confusion.tolist()
-        found = {"metrics": self.metrics, "per_class": self.per_class, "confusion": matrix}
+        per_class, confusion = self.by_class.per_class, self.by_class.confusion
+        found = {"metrics": self.metrics, "per_class": per_class, "confusion": confusion}
         files = {
             "metrics.json": (json.dumps(found, indent=2, ensure_ascii=False) + "\n").encode(),
             "predictions.csv": self._table().encode(),
         }
-        if self.confusion is not None:
-            files["confusion.png"] = render_png(confusion_figure(self.confusion, self.names))
+        if confusion is not None:
+            files["confusion.png"] = render_png(confusion_figure(np.asarray(confusion), self.names))
         for name, content in files.items():
             with whole_file(root / name) as file:
                 file.write(content)
@@ -115,22 +111,11 @@ def evaluate_saved_model(
         trainer.log = lambda *_args, **_kwargs: None  # type: ignore[method-assign]  # the metrics are returned
         metrics, found = predict(trainer, dataset, "test")
     names = class_names(model)
-    several = found.labels.ndim == 2
-    scores = (expit if several else lambda logits: softmax(logits, axis=-1))(found.logits.astype(np.float64))
-    rows = np.ones(len(found.labels), dtype=bool) if several else found.labels >= 0
-    true, said = found.labels[rows], (scores > 0.5 if several else scores.argmax(axis=-1))[rows]
-    places = list(range(len(names)))
-    by_measure = precision_recall_fscore_support(true, said, labels=places, zero_division=0.0)
-    measures = ("precision", "recall", "f1", "support")
-    per_class = {
-        name: {measure: float(values[place]) for measure, values in zip(measures, by_measure, strict=True)}
-        for place, name in enumerate(names)
-    }
+    by_class = class_results("test", found.labels, found.logits, names)
     return Evaluation(
         metrics=quality_metrics(metrics, "test"),
-        per_class=per_class,
-        confusion=None if several else confusion_matrix(true, said, labels=places),
+        by_class=by_class,
         names=names,
         labels=found.labels,
-        scores=scores,
+        scores=class_probabilities(found.logits, several=found.labels.ndim == 2),
     )

@@ -4,7 +4,7 @@ import copy
 import logging
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,12 @@ from hf_relearn.cards.facts import changed_from_defaults
 from hf_relearn.experiments.experiment import Experiment
 from hf_relearn.experiments.modalities import columns_of
 from hf_relearn.experiments.model_arguments import read_pairs
-from hf_relearn.experiments.predictions import predict
+from hf_relearn.experiments.predictions import Predictions, predict
 from hf_relearn.experiments.results import quality_metrics, save_result
 from hf_relearn.experiments.trackers import TrackedRun, send_report
 from hf_relearn.relearning.terminal import LineHandler, say
 from hf_relearn.report import write_report
+from hf_relearn.report.by_class import ClassResults, class_results
 from hf_relearn.report.markdown import metric_label, number, plain, shown_metrics
 from hf_relearn.report.verdict import read_verdict
 from hf_relearn.text_table import text_table
@@ -129,7 +130,8 @@ def run_experiment(
     trainer.add_callback(TrackedRun())
     resumed_step = step_of(checkpoint) if checkpoint and is_whole(checkpoint) else 0  # it may be gone later
     trainer.train(resume_from_checkpoint=checkpoint)
-    results, predictions = {}, {}
+    results: dict[str, dict[str, float]] = {}
+    predictions: dict[str, Predictions] = {}
     for name, split in experiment.held_out.items():
         metrics, predictions[name] = predict(trainer, split, name)
         trainer.save_metrics(name, metrics)
@@ -154,6 +156,7 @@ def run_experiment(
             results=results,
             settings=settings,
             samples=samples,
+            by_class=_by_class(predictions, experiment.class_names),
             features={
                 name: (parts[part].with_gaps(), parts[part].labels)
                 for name, part in (("train", "training"), ("held-out", "diagnosing"))
@@ -185,6 +188,14 @@ def run_experiment(
         say("\n".join(["", plain(verdict), "", _results_lines(results), "", f"report  {path}"]))
         say(f"next    {_next_command(experiment, output_dir)}")
     return result
+
+
+def _by_class(predictions: Mapping[str, Predictions], names: Sequence[str]) -> ClassResults | None:
+    """Return the results of each class on the last split, which is the test set if there is one."""
+    if not predictions or len(names) < 2:
+        return None
+    split, found = list(predictions.items())[-1]
+    return class_results(split, found.labels, found.logits, names)
 
 
 def _results_lines(results: Mapping[str, Mapping[str, float]]) -> str:

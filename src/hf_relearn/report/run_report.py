@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from matplotlib.figure import Figure
 from hf_relearn.files import file_stem, write_files
 from hf_relearn.hub.local_paths import local_roots, scrub_files, scrub_json
 from hf_relearn.records import Record, epoch_of, finite, modality_entry, modality_order
+from hf_relearn.report.by_class import MOST_CLASSES, ClassResults
 from hf_relearn.report.diagnosis_figures import (
     PURITY,
     SEPARABILITY,
@@ -62,6 +64,7 @@ def write_report(
     class_names: Mapping[int, str] | Sequence[str] | None = None,
     notes: Sequence[str] = (),
     samples: Samples | None = None,
+    by_class: ClassResults | None = None,
     versions: Mapping[str, str] | None = None,
     keep_feature_figures: bool = False,
 ) -> Path:
@@ -82,6 +85,7 @@ def write_report(
         class_names: Names by label, as a mapping or a sequence.
         notes: Sentences in Markdown that a reader must know, such as where the data come from.
         samples: Split -> `samples`, their number, and under `missing` modality -> how many of them lack it.
+        by_class: Results of each class, of the split that counts.
         versions: Versions and machine of the run; None takes those of this process.
         keep_feature_figures: Whether to show figures of features that an earlier report left in the folder.
 
@@ -97,6 +101,7 @@ def write_report(
     )
     gate = Gate.from_settings(settings)
     figures, left_out = draw_figures(records, log_history, modalities, features, class_names, gate)
+    confusion = by_class.figure() if by_class else None
     kept = _earlier_feature_figures(Path(output_dir), modalities) if keep_feature_figures else []
     versions = environment() if versions is None else versions
     roots = local_roots(output_dir)
@@ -111,6 +116,7 @@ def write_report(
         results_table(results),
         *(["\n".join(f"- {sentence}" for sentence in describe_samples(samples, results))] if samples else []),
         *(["\n".join(f"- {prose(note)}" for note in notes)] if notes else []),
+        *(_class_sections(by_class, confusion is not None) if by_class else []),
         "## What the diagnosis says",
         _diagnosis_text(records, modalities, gate),
         "## Figures",
@@ -134,13 +140,24 @@ def write_report(
         "notes": notes,
         "results": results,
         "samples": samples or {},
+        "by_class": by_class and asdict(by_class),
         "versions": versions,
     }
     contents = {f"figures/{name}": render_png(figure) for name, (_, _, figure) in figures.items()}
+    if confusion is not None:
+        contents["figures/confusion.png"] = render_png(confusion)
     contents["report.md"] = ("\n\n".join(sections) + "\n").encode()
     contents[REPORT_FACTS_FILE] = (json.dumps(scrub_json(facts, roots), indent=2, ensure_ascii=False) + "\n").encode()
     write_files(Path(output_dir), scrub_files(contents, roots))
     return Path(output_dir) / "report.md"
+
+
+def _class_sections(by_class: ClassResults, drawn: bool) -> list[str]:
+    if len(by_class.per_class) > MOST_CLASSES:
+        return []
+    figure = "![Figure of the confusion matrix](figures/confusion.png)\n\nHow often samples of each class (rows) are "
+    figure += f"taken for each class (columns) on {text(by_class.split)}."
+    return [f"## Classes on {text(by_class.split)}", by_class.table(), *([figure] if drawn else [])]
 
 
 def _earlier_feature_figures(output_dir: Path, modalities: Sequence[str]) -> list[str]:

@@ -14,6 +14,7 @@ from hf_relearn.cards.card import TAGS
 from hf_relearn.cards.facts import changed_from_defaults
 from hf_relearn.models import MultimodalConfig
 from hf_relearn.records import HISTORY_FILE, Record, finite, read_history
+from hf_relearn.report.by_class import read_class_results
 from hf_relearn.report.run_report import REPORT_FACTS_FILE, write_report
 from hf_relearn.training.arguments import RelearnTrainingArguments
 from hf_relearn.training.data_parts import SAMPLES_FILE
@@ -150,6 +151,7 @@ def rebuild_report(folder: str | Path, *, title: str | None = None) -> Path:
         settings=run.report.get("settings", {}),
         notes=run.report.get("notes", ()),
         samples=run.report.get("samples") or read_json_object(folder / SAMPLES_FILE),
+        by_class=read_class_results(run.report.get("by_class")),
         versions=run.report.get("versions"),
         keep_feature_figures=True,
     )
