@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import warnings
 from dataclasses import asdict
 
@@ -99,3 +100,30 @@ def test_the_model_is_left_as_it_was(model_folder, clips):
     )
     assert model.training and all(parameter.grad is None for parameter in model.parameters())
     assert found.notes and all(item.memorised is not None for item in found.modalities.values())
+
+
+@pytest.mark.parametrize("command", ["diagnose", "evaluate"])
+def test_a_picture_that_cannot_be_read_is_named_before_anything_is_computed(
+    model_folder, clips, run, tmp_path, command
+):
+    folder = shutil.copytree(clips, tmp_path / "clips")
+    (folder / "validation5.png").write_bytes(b"no picture")
+    flags = [model_folder, "--dataset_name", folder, *FLAGS]
+    if command == "evaluate":
+        labels = {f"emotion {index}": index for index in range(3)}
+        model = MultimodalForClassification.from_pretrained(model_folder)
+        model.config.id2label = {index: name for name, index in labels.items()}
+        model.config.label2id = labels
+        shutil.copytree(model_folder, tmp_path / "model")
+        model.config.save_pretrained(tmp_path / "model")
+        flags[0] = tmp_path / "model"
+        flags += ["--split", "validation", "--output", tmp_path / "out"]
+    code, out, err = run(command, *flags)
+    assert (code, out, err.count("\n")) == (1, "", 1) and "row 5, column 'picture'" in err
+    assert not (tmp_path / "out").exists()
+    code, out, _ = run(command, *flags, "--unreadable", "skip", "--json")
+    found = json.loads(out)
+    if command == "diagnose":
+        assert code == 0 and {entry["val_size"] for entry in found["modalities"].values()} == {11}
+    else:
+        assert code == 0 and sum(values["support"] for values in found["per_class"].values()) == 11

@@ -173,3 +173,12 @@ def test_what_the_callback_cannot_find_is_named(tmp_path):
         trainer_of_ours(tmp_path / "b", RelearnCallback(), eval_strategy="steps", eval_steps=100).train()
     with pytest.raises(TypeError, match="give both encoders and feature_function"):
         RelearnCallback(lambda model: model.encoders)
+
+
+def test_hidden_labels_are_named_before_training(tmp_path):
+    rows = TensorRows()
+    rows.labels[[5, 9]] = -1
+    trainer = trainer_of_ours(tmp_path, RelearnCallback(), eval_on_start=True)
+    trainer.train_dataset = rows
+    with pytest.raises(ValueError, match=r"'labels' holds -1 in 2 of 36 rows \(first in row 5\)"):
+        trainer.train()

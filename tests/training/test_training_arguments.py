@@ -1,6 +1,9 @@
 """Settings, and how they are given."""
 
 import dataclasses
+import os
+import subprocess
+import sys
 
 import pytest
 import yaml
@@ -109,3 +112,20 @@ def test_strengths_are_given_per_re_learnt_modality():
     assert constant_alphas("a=0.3", ["a", "b"]) == {"a": 0.3, "b": 0.0}  # one that is not named stays
     with pytest.raises(ValueError, match="gives a strength for c, but the re-learnt modalities are a, b"):
         constant_alphas("a=0.3,b=0.3,c=0.3", ["a", "b"])
+
+
+def test_accelerate_launch_that_starts_one_process_on_cpus_says_so(tmp_path):
+    settings = {"compute_environment": "LOCAL_MACHINE", "distributed_type": "MULTI_CPU", "use_cpu": True}
+    (tmp_path / "two.yaml").write_text(yaml.safe_dump({**settings, "num_machines": 1, "num_processes": 2}))
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from hf_relearn import RelearnTrainingArguments\n"
+        f"args = RelearnTrainingArguments({str(tmp_path / 'run')!r}, use_cpu=True, report_to='none')\n"
+        "print('processes', args.world_size)\n"
+    )
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", tmp_path / "two.yaml", script]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "processes 1\n" in done.stdout
+    assert "accelerate launch starts one process on CPUs" in done.stderr and "torchrun" in done.stderr

@@ -12,6 +12,7 @@ from hf_relearn.cli.shared import (
     DatasetName,
     ModelName,
     Revision,
+    Unreadable,
     UsageError,
     epilog,
     given_columns,
@@ -41,6 +42,7 @@ def diagnose(
     revision: Revision = "main",
     cpu: Cpu = False,
     dataset_config_name: DatasetConfigName = None,
+    unreadable: Unreadable = "error",
     columns: Annotated[
         list[str] | None,
         typer.Option(
@@ -124,6 +126,7 @@ def diagnose(
             held_out_split=held_out_split,
             held_out_fraction=held_out_fraction,
             seed=seed,
+            unreadable=unreadable,
         )
         found = diagnose_saved_model(
             loaded,
@@ -163,6 +166,7 @@ def _load_splits(
     held_out_split: str | None,
     held_out_fraction: float,
     seed: int,
+    unreadable: str,
 ) -> tuple["DatasetDict", list[str]]:
     """Load the parts `train` and `validation` (the held-out one), with notes for the reader."""
     from hf_relearn.data.tables import TableError, load_table, read_table
@@ -181,6 +185,8 @@ def _load_splits(
         splits=names,
         validation_fraction=held_out_fraction,
         seed=seed,
+        unreadable=unreadable,
+        max_unreadable_share=1.0,
     )
     if not drawn:
         return splits, []

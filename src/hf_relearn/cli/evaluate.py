@@ -11,6 +11,7 @@ from hf_relearn.cli.shared import (
     DatasetName,
     ModelName,
     Revision,
+    Unreadable,
     epilog,
     given_columns,
     load_model,
@@ -32,6 +33,7 @@ def evaluate(
     revision: Revision = "main",
     cpu: Cpu = False,
     dataset_config_name: DatasetConfigName = None,
+    unreadable: Unreadable = "error",
     split: Annotated[str, typer.Option("--split", metavar="SPLIT", help="Split to evaluate.")] = "test",
     columns: Annotated[
         list[str] | None,
@@ -76,6 +78,8 @@ def evaluate(
             kinds={name: modality.kind for name, modality in loaded.config.modalities.items()},
             label_column=label,
             splits={"train": split, "validation": split},  # neither is drawn from the other
+            unreadable=unreadable,
+            max_unreadable_share=1.0,
         )["train"]
         names = class_names(loaded)
         found = evaluate_saved_model(

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -32,6 +32,14 @@ DatasetName = Annotated[
 ]
 DatasetConfigName = Annotated[
     str | None, typer.Option("--dataset_config_name", metavar="NAME", help="Configuration of the data set.")
+]
+Unreadable = Annotated[
+    Literal["error", "skip", "missing"],
+    typer.Option(
+        "--unreadable",
+        help="Sounds, images and videos that cannot be decoded are an error, before anything is computed; or their "
+        "rows are left out, or their values count as missing.",
+    ),
 ]
 
 

@@ -11,6 +11,7 @@ from torch.utils.data import IterableDataset, Subset
 
 from hf_relearn.method import quantile_strata, stratified_split
 from hf_relearn.method.regression import number_vector
+from hf_relearn.method.samples import UNLABELLED
 from hf_relearn.relearning.features import preserved_random_state
 
 STREAM_SAMPLES = 2048
@@ -77,7 +78,7 @@ def dataset_labels(dataset: Any, names: Sequence[str] = LABEL_NAMES) -> np.ndarr
 
     Raises:
         ValueError: if the data set is a stream, is empty, has rows that are not mappings or no label column, or labels
-            that are not integers.
+            that are not integers, or are negative (but for -100, a sample without a class).
     """
     name, values = _label_values(dataset, names)
     if values.ndim != 1 or not np.issubdtype(values.dtype, np.integer):
@@ -85,6 +86,12 @@ def dataset_labels(dataset: Any, names: Sequence[str] = LABEL_NAMES) -> np.ndarr
             f"the column {name!r} holds {values.dtype} values of shape {values.shape[1:] or '()'}: a diagnosis needs "
             "one integer class per sample; of numbers to predict, build the model with num_labels=1 (--problem_type "
             "regression)"
+        )
+    if len(wrong := np.flatnonzero((values < 0) & (values != UNLABELLED))):
+        raise ValueError(
+            f"the column {name!r} holds {values[wrong[0]]} in {len(wrong)} of {len(values)} rows (first in row "
+            f"{wrong[0]}), but classes count from 0: leave out rows with hidden labels, or give those without a class "
+            f"the label {UNLABELLED}"
         )
     return values.astype(np.int64)
 
