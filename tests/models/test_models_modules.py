@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny import CONSTANT_STRENGTH, make_trainer, vit_config
 from torch import nn
 from torch.utils.data import Dataset
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
 
 from hf_relearn import ModuleBackbone, MultimodalForClassification, MultimodalProcessor
 
@@ -121,6 +123,56 @@ def test_tokens_with_a_mask_and_pictures_work_from_raw_values():
     assert batch["face_pixel_values"].shape == (3, 3, 16, 16) and features["face"].shape == (3, 5)
     assert torch.allclose(features["gaze"][0], features["gaze"][1])  # padding does not count
     assert model(**{**batch, "gaze_present": torch.zeros(3, dtype=torch.bool)}).logits.shape == (3, 2)
+
+
+class UnknownConfig(PreTrainedConfig):
+    model_type = "unknown-of-this-test"
+    hidden_size = 8
+
+
+class Unknown(PreTrainedModel):
+    config_class = UnknownConfig
+    main_input_name = "pixel_values"
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.layer = nn.Linear(3, config.hidden_size)
+        self.post_init()
+
+    def forward(self, pixel_values):
+        return BaseModelOutput(last_hidden_state=self.layer(pixel_values.flatten(2).transpose(1, 2)))
+
+
+def test_a_model_that_transformers_does_not_know_is_a_module_too(tmp_path):
+    build = MultimodalForClassification.from_backbones
+    with pytest.raises(
+        ValueError, match=r"AutoModel.register\(UnknownConfig, Unknown\).*or give ModuleBackbone\(model"
+    ):
+        build({"face": Unknown(UnknownConfig())}, num_labels=2)
+    unknown = Unknown(UnknownConfig())
+    before = unknown.layer.weight.detach().clone()
+    model = build({"face": ModuleBackbone(unknown, (3, 4, 4), "pixel_values")}, num_labels=2)
+    assert torch.equal(unknown.layer.weight, before)
+    model.save_pretrained(tmp_path)
+    again = MultimodalForClassification.from_pretrained(tmp_path, backbones={"face": Unknown(UnknownConfig())})
+    pixels = torch.randn(2, 3, 4, 4)
+    assert torch.equal(again(face_pixel_values=pixels).logits, model(face_pixel_values=pixels).logits)
+
+
+def test_weights_and_buffers_that_the_files_lack_are_the_modules_own(tmp_path):
+    model = build()
+    model.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    lost = "multimodal.encoders.sensors.backbone.module.layers.2.bias"
+    save_file({name: value for name, value in weights.items() if name != lost}, tmp_path / "model.safetensors")
+    module = Sensors()
+    module.layers[2].bias.data.fill_(5.0)
+    again = MultimodalForClassification.from_pretrained(tmp_path, backbones={"sensors": module})
+    inner = again.encoders["sensors"].backbone.module
+    assert again.missing_weights == (lost,) and inner.layers[2].bias.tolist() == [5.0] * 6
+    assert inner.scale.tolist() == [3.0] * 4 and torch.equal(
+        inner.layers[0].bias, weights[lost.replace("2.bias", "0.bias")]
+    )
 
 
 def test_what_says_too_little_is_refused():

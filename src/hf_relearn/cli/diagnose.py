@@ -48,8 +48,8 @@ def diagnose(
         typer.Option(
             "--columns",
             metavar="MODALITY=COLUMN ...",
-            help="Columns of the modalities that have another name; several with numbers, joined by commas, make one "
-            "vector.",
+            help="Columns of the modalities that have another name; several, joined by commas, make one "
+            "vector of numbers or one row.",
         ),
     ] = None,
     label_column: Annotated[

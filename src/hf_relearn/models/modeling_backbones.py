@@ -283,7 +283,7 @@ def _rebuilding_config(model: PreTrainedModel, backbone: PreTrainedModel, kind: 
     if calls := missing_registrations(model.config, type(model).__name__):
         raise ValueError(
             f"{type(model).__name__} is not known to transformers, so the fusion model could not be loaded again: "
-            f"call {calls} first, also where it is loaded"
+            f"call {calls} first, also where it is loaded; or give ModuleBackbone(model, input_shape=...)"
         )
     own = copy.deepcopy(backbone.config)
     own.architectures = [type(backbone).__name__]
