@@ -36,12 +36,12 @@ def test_one_training_class_gives_its_share():
 
 
 def test_a_fit_that_does_not_converge_is_silent(monkeypatch):
-    monkeypatch.setattr(probe, "_MAX_ITERATIONS", 1)
+    monkeypatch.setattr(probe, "MAX_ITERATIONS", 1)
     assert 0 <= linear_probe_accuracy(*make_part(150, 0), *make_part(100, 1)) <= 1  # warnings are errors here
 
 
 def test_a_large_training_part_is_sampled_by_seed(monkeypatch):
-    monkeypatch.setattr(probe, "_MAX_TRAIN_SAMPLES", 6)
+    monkeypatch.setattr(probe, "MAX_TRAIN_SAMPLES", 6)
     parts = (*make_part(500, 0), *make_part(400, 1))
     accuracies = [linear_probe_accuracy(*parts, seed=seed) for seed in range(5)]
     assert len(set(accuracies)) > 1

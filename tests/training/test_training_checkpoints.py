@@ -8,7 +8,7 @@ from tiny import FEW_SAMPLES, make_trainer, tiny_model, training_arguments
 from transformers import Trainer, TrainerCallback
 
 from hf_relearn import RelearnCallback
-from hf_relearn.experiments.running import _checkpoint
+from hf_relearn.experiments.running import checkpoint_to_resume
 from hf_relearn.training import last_checkpoint
 from hf_relearn.training.trainer import multimodal_features
 
@@ -56,7 +56,7 @@ def test_the_last_checkpoint_is_found_by_its_number(run):
 def test_a_half_written_checkpoint_is_passed_over(run, caplog, how):
     path = run / "checkpoint-12" / LAST
     path.unlink() if how == "missing" else cut(path) if how == "cut" else path.write_text("")
-    assert _checkpoint(training_arguments(run, resume_from_checkpoint="last")) == str(run / "checkpoint-10")
+    assert checkpoint_to_resume(training_arguments(run, resume_from_checkpoint="last")) == str(run / "checkpoint-10")
     assert resumed_at(run) == 10
     assert "checkpoint-12 is passed over: it was not written to its end" in caplog.text
 
@@ -73,9 +73,9 @@ def test_where_no_checkpoint_is_whole_the_message_says_so(run):
     with pytest.raises(
         ValueError, match="--resume_from_checkpoint last: .* to resume from .6 passed over, .*checkpoint-12"
     ):
-        _checkpoint(training_arguments(run, resume_from_checkpoint="last"))
+        checkpoint_to_resume(training_arguments(run, resume_from_checkpoint="last"))
     with pytest.raises(ValueError, match="no checkpoint in .* to resume from; start afresh"):
-        _checkpoint(training_arguments(run / "elsewhere", resume_from_checkpoint="last"))
+        checkpoint_to_resume(training_arguments(run / "elsewhere", resume_from_checkpoint="last"))
 
 
 def test_checkpoints_of_a_stock_trainer_count_as_whole(tmp_path):

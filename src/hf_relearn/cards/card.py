@@ -12,7 +12,7 @@ from hf_relearn.cards.facts import CardFacts, EncoderFacts
 from hf_relearn.cards.sections import template_values
 from hf_relearn.files import file_stem, write_files
 from hf_relearn.hub.local_paths import local_roots, scrub_files, scrub_json
-from hf_relearn.report.markdown import metric_label, prose, text
+from hf_relearn.report.markdown import main_metrics, metric_label, prose, text
 from hf_relearn.report.run_report import draw_figures
 from hf_relearn.report.theme import render_png
 
@@ -63,8 +63,8 @@ def pipeline_tag(encoders: Sequence[EncoderFacts]) -> str:
 
 
 def eval_results(facts: CardFacts) -> list[EvalResult]:
-    """Make the entries of the model index: accuracy, macro F1, and the accuracy of each modality, for each split."""
-    shown = ("accuracy", "f1_macro", *(f"unimodal_{name}_accuracy" for name in facts.modalities))
+    """Make the entries of the model index: the main metrics, and the accuracy of each modality, for each split."""
+    alone = [f"unimodal_{name}_accuracy" for name in facts.modalities]
     first = facts.datasets[0] if facts.datasets else None
     name = prose(first.name) if first else "the held-out data"
     task = pipeline_tag(facts.encoders)
@@ -83,7 +83,7 @@ def eval_results(facts: CardFacts) -> list[EvalResult]:
         )
         for split, metrics in facts.results.items()
         for metric, value in metrics.items()
-        if metric in shown
+        if metric in [*main_metrics(metrics), *alone]
     ]
 
 

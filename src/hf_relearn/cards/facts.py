@@ -8,6 +8,7 @@ from typing import Any
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 from hf_relearn.models import MultimodalConfig
+from hf_relearn.quality import quality_metrics
 from hf_relearn.records import Record, epoch_of, finite
 from hf_relearn.report.environment import environment
 
@@ -157,7 +158,6 @@ _NO_HYPERPARAMETERS = re.compile(
     r"include|prediction|do|ddp|local|use|skip|full_determinism|jit|debug|deepspeed|fsdp|accelerator|liger|per_device_"
     r"eval|remove_unused|label_names|past_index|batch_eval|enable_jit|torch_empty)(_|$).*|.*(token|_dir|path)(_|$).*"
 )
-_SPEED = ("runtime", "samples_per_second", "steps_per_second", "jit_compilation_time", "model_preparation_time")
 _HUB_FILE = re.compile(r"hf://datasets/(?P<hub_id>[^@]+?)@(?P<revision>[0-9a-f]{40})/")
 
 
@@ -289,12 +289,7 @@ def latest_evaluations(
         for name in (key.removesuffix("_runtime") for key in entry if key.endswith("_runtime")):
             if name == "train" or (place < end and step is not None and at > step):
                 continue
-            values = {
-                key.removeprefix(f"{name}_"): number
-                for key, value in entry.items()
-                if key.startswith(f"{name}_") and (number := finite(value)) is not None
-            }
-            found[name] = {key: value for key, value in values.items() if key not in _SPEED}
+            found[name] = quality_metrics(entry, name)
             older.pop(name, None)
             if place < end and step is not None and at < step:
                 older[name] = at

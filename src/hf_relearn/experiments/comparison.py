@@ -25,6 +25,7 @@ from hf_relearn.relearning.terminal import say
 from hf_relearn.report import comparison_lines, write_comparison
 from hf_relearn.report.comparison import FAILURE_FILE, SETTINGS_FILE
 from hf_relearn.training import RelearnTrainingArguments, last_checkpoint
+from hf_relearn.training.metrics import ComputeMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +35,20 @@ _LOCK_FILE = ".comparison.lock"
 _FREE_FLAGS = {"compare_arms", "compare_seeds", "compare_jobs", "resume_from_checkpoint", "output_dir", "disable_tqdm"}
 
 
-def run_or_compare(experiment: Experiment, run: RunArguments, args: RelearnTrainingArguments) -> None:
+def run_or_compare(
+    experiment: Experiment,
+    run: RunArguments,
+    args: RelearnTrainingArguments,
+    *,
+    compute_metrics: ComputeMetrics | None = None,
+) -> None:
     """Train one model to its report, or with `--compare` all arms to their comparison.
+
+    Args:
+        experiment: data and model.
+        run: what is done with them.
+        args: training arguments.
+        compute_metrics: further metrics, as for `run_experiment`.
 
     Raises:
         SystemExit: with `PUSH_FAILED_EXIT_CODE` if the model could not be pushed, when everything else is done; with 1
@@ -46,13 +59,19 @@ def run_or_compare(experiment: Experiment, run: RunArguments, args: RelearnTrain
     experiment = experiment.corrupted(run.corrupt, args)
     if not run.compare:
         settings = {"preset": run.preset}
-        result = run_experiment(experiment, args, extra_settings=settings, with_predictions=run.save_predictions)
+        result = run_experiment(
+            experiment,
+            args,
+            extra_settings=settings,
+            with_predictions=run.save_predictions,
+            compute_metrics=compute_metrics,
+        )
         if result.trainer.push_failure is not None:
             sys.exit(PUSH_FAILED_EXIT_CODE)
     elif args.process_index == 0:  # the other processes have nothing to do: each run is a process of its own
         seeds = [args.seed + place for place in range(run.compare_seeds)]
         runs = plan_comparison(experiment, args, run.compare_arms, seeds)
-        if compare(experiment, args, runs, [sys.executable, *sys.argv], run.compare_jobs):
+        if compare(experiment, args, runs, [sys.executable, *sys.argv], run.compare_jobs, compute_metrics):
             sys.exit(1)
 
 
@@ -79,6 +98,7 @@ def compare(
     runs: Sequence[Run],
     command: Sequence[str],
     jobs: int | None = None,
+    compute_metrics: ComputeMetrics | None = None,
 ) -> dict[str, str]:
     """Do the runs that are not done yet, and write the comparison into the output directory.
 
@@ -88,6 +108,7 @@ def compare(
         runs: of `plan_comparison`.
         command: python, recipe and flags of the comparison; a run's own flags come behind them.
         jobs: runs at the same time; None for one on each GPU, or up to 4 on a CPU.
+        compute_metrics: further metrics of ensembles; the command gives them to the other runs itself.
 
     Returns:
         Name of a run -> why it failed.
@@ -105,7 +126,7 @@ def compare(
             with whole_file(root / SETTINGS_FILE) as file:
                 settings = {"title": experiment.title, "notes": list(experiment.notes), "arms": arms}
                 file.write(json.dumps(settings, indent=2, ensure_ascii=False).encode())
-            failures = _Scheduler(root, runs, command, Processes(args.use_cpu, jobs)).run()
+            failures = _Scheduler(root, runs, command, Processes(args.use_cpu, jobs), compute_metrics).run()
             path = write_comparison(root)
             found = json.loads((root / "comparison.json").read_text(encoding="utf-8"))
             say(f"\n{comparison_lines(found)}\n\nreport  {path}")
@@ -117,8 +138,16 @@ def compare(
 class _Scheduler:
     """Do runs in the order in which they can be done, and report progress."""
 
-    def __init__(self, root: Path, runs: Sequence[Run], command: Sequence[str], processes: Processes):
+    def __init__(
+        self,
+        root: Path,
+        runs: Sequence[Run],
+        command: Sequence[str],
+        processes: Processes,
+        compute_metrics: ComputeMetrics | None,
+    ):
         self.root = root
+        self.compute_metrics = compute_metrics
         self.command = command
         self.processes = processes
         self.waiting = list(runs)
@@ -167,7 +196,7 @@ class _Scheduler:
     def _do(self, run: Run) -> None:
         folder = self.root / run.folder
         if run.ensemble:
-            _write_ensemble(self.root, run)
+            _write_ensemble(self.root, run, self.compute_metrics)
             return
         flags = {**run.flags, "output_dir": str(folder), "resume_from_checkpoint": _prepare(folder)}
         if run.encoders:
@@ -225,7 +254,7 @@ def _prepare(folder: Path) -> str:
     return "last"
 
 
-def _write_ensemble(root: Path, run: Run) -> None:
+def _write_ensemble(root: Path, run: Run, compute_metrics: ComputeMetrics | None) -> None:
     folders = [root / path for path in run.needs]
     found = [load_predictions(folder) for folder in folders]
     members = of_heads(found[0]) if run.ensemble == "heads" else found
@@ -235,7 +264,7 @@ def _write_ensemble(root: Path, run: Run) -> None:
         root / run.folder,
         {
             **{key: results[0][key] for key in ("title", "notes", "seed", "train_size")},
-            "results": combine(members, weighted=run.ensemble == "weighted"),
+            "results": combine(members, weighted=run.ensemble == "weighted", compute_metrics=compute_metrics),
             "seconds": None if None in seconds else sum(seconds),
             "peak_memory": max((result["peak_memory"] or 0 for result in results), default=0) or None,
         },

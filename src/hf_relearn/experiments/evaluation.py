@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from hf_relearn.experiments.predictions import predict
-from hf_relearn.experiments.results import quality_metrics
 from hf_relearn.files import whole_file
 from hf_relearn.models import MultimodalForClassification
+from hf_relearn.quality import quality_metrics
 from hf_relearn.report.by_class import ClassResults, class_probabilities, class_results
 from hf_relearn.report.confusion_figure import confusion_figure
 from hf_relearn.report.theme import render_png

@@ -14,7 +14,7 @@ from transformers import EvalPrediction
 from hf_relearn.files import whole_file
 from hf_relearn.models.modeling_multimodal import MultimodalClassifierOutput
 from hf_relearn.training import MultimodalRelearnTrainer
-from hf_relearn.training.metrics import classification_metrics
+from hf_relearn.training.metrics import ComputeMetrics, classification_metrics, with_own_metrics
 
 PREDICTIONS_FILE = "predictions.npz"
 _STEPS = 500  # of expectation maximisation, which converges long before
@@ -93,13 +93,17 @@ def load_predictions(folder: Path) -> dict[str, dict[str, Predictions]]:
 
 
 def combine(
-    members: Sequence[Mapping[str, Mapping[str, Predictions]]], *, weighted: bool = False
+    members: Sequence[Mapping[str, Mapping[str, Predictions]]],
+    *,
+    weighted: bool = False,
+    compute_metrics: ComputeMetrics | None = None,
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Return the metrics of the mean of several models' probabilities, by epoch and split.
 
     Args:
         members: each model's epoch -> split -> predictions; epochs that all of them have are combined.
         weighted: choose the models' weights by the likelihood of the validation labels.
+        compute_metrics: further metrics.
 
     Raises:
         ValueError: if the models were not evaluated on the same samples.
@@ -116,7 +120,7 @@ def combine(
             shares = weights[:, None] * counted
             shares = np.where(shares.sum(axis=0) > 0, shares, weights[:, None])  # a sample without any modality
             mean = np.einsum("mn,mnk->nk", shares / shares.sum(axis=0), probabilities)
-            results.setdefault(epoch, {})[split] = _metrics(mean, found[0].labels)
+            results.setdefault(epoch, {})[split] = _metrics(mean, found[0].labels, compute_metrics)
     return results
 
 
@@ -179,7 +183,8 @@ def _stacked(found: Sequence[Predictions]) -> tuple[np.ndarray, np.ndarray]:
     return expit(logits) if several else softmax(logits, axis=-1), counted
 
 
-def _metrics(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+def _metrics(probabilities: np.ndarray, labels: np.ndarray, own: ComputeMetrics | None) -> dict[str, float]:
     bounded = np.clip(probabilities, 1e-12, 1 - 1e-12)
     scores = logit(bounded) if labels.ndim == 2 else np.log(bounded)
-    return classification_metrics(EvalPrediction(scores, labels))
+    compute = with_own_metrics(classification_metrics, own) if own else classification_metrics
+    return dict(compute(EvalPrediction(scores, labels)))

@@ -10,21 +10,10 @@ import torch
 
 from hf_relearn.experiments.predictions import Predictions, predict, save_predictions
 from hf_relearn.files import whole_file
+from hf_relearn.quality import quality_metrics
 from hf_relearn.report.comparison import RESULT_FILE
 from hf_relearn.training import MultimodalRelearnTrainer
 from hf_relearn.training.checkpoints import can_reload, reload_weights
-from hf_relearn.training.imbalance import MEASURES, PREFIXES
-
-
-def quality_metrics(metrics: Mapping[str, float], prefix: str) -> dict[str, float]:
-    """Return the quality measures among an evaluation's values, not its speed."""
-    values = {name.removeprefix(f"{prefix}_"): value for name, value in metrics.items()}
-    wanted = ("accuracy", "f1_macro", "f1_weighted", "f1_micro", "loss", *MEASURES)
-    return {
-        name: value
-        for name, value in values.items()
-        if name in wanted or name.startswith(("unimodal_", "only_", "without_", *PREFIXES))
-    }
 
 
 def save_result(

@@ -18,12 +18,13 @@ from hf_relearn.experiments.experiment import Experiment
 from hf_relearn.experiments.modalities import columns_of
 from hf_relearn.experiments.model_arguments import read_pairs
 from hf_relearn.experiments.predictions import Predictions, predict
-from hf_relearn.experiments.results import quality_metrics, save_result
+from hf_relearn.experiments.results import save_result
 from hf_relearn.experiments.trackers import TrackedRun, send_report
+from hf_relearn.quality import quality_metrics
 from hf_relearn.relearning.terminal import LineHandler, say
 from hf_relearn.report import write_report
 from hf_relearn.report.by_class import ClassResults, class_results
-from hf_relearn.report.markdown import metric_label, number, plain, shown_metrics
+from hf_relearn.report.markdown import main_metrics, metric_label, number, plain, shown_metrics
 from hf_relearn.report.verdict import read_verdict
 from hf_relearn.text_table import text_table
 from hf_relearn.training import (
@@ -35,6 +36,7 @@ from hf_relearn.training import (
     read_history,
 )
 from hf_relearn.training.checkpoints import is_whole, step_of
+from hf_relearn.training.metrics import ComputeMetrics, with_own_metrics
 from hf_relearn.training.parameter_groups import warn_of_slow_random_encoders
 
 logger = logging.getLogger(__name__)
@@ -73,6 +75,7 @@ def run_experiment(
     *,
     extra_settings: Mapping[str, Any] | None = None,
     with_predictions: bool = False,
+    compute_metrics: ComputeMetrics | None = None,
 ) -> RunResult:
     """Train a model, evaluate it, save it with its processor, and write report and model card into its folder.
 
@@ -83,6 +86,8 @@ def run_experiment(
         args: training arguments; `resume_from_checkpoint` is a folder, or `last` for the last checkpoint there.
         extra_settings: further lines for the report's table of settings.
         with_predictions: whether to leave `predictions.npz`, and at the very end `result.json`, in the folder.
+        compute_metrics: further metrics, as the Trainer's argument computes them; they stand in report, card and
+            `result.json` beside accuracy and F1, under their own names.
 
     Raises:
         ValueError: before anything is trained, if the output directory holds checkpoints of an earlier run and none
@@ -95,7 +100,7 @@ def run_experiment(
         args = copy.copy(args)
         args.relearn_strategy = "no"
     output_dir = str(args.output_dir)
-    checkpoint = _checkpoint(args)
+    checkpoint = checkpoint_to_resume(args)
     samples = experiment.count_samples()
     set_seed(args.seed)
     model = experiment.build_model()
@@ -117,6 +122,8 @@ def run_experiment(
         eval_dataset=experiment.evaluation,
         processing_class=processor,
     )
+    if compute_metrics is not None:
+        trainer.compute_metrics = with_own_metrics(trainer.compute_metrics, compute_metrics)
     trainer.samples = samples
     trainer.card_info = replace(
         experiment.card,
@@ -202,7 +209,8 @@ def _results_lines(results: Mapping[str, Mapping[str, float]]) -> str:
     """Return a table of the main metrics as rows and the splits as columns."""
     measured = shown_metrics(name for metrics in results.values() for name in metrics)
     of_modalities = ("unimodal_", "only_", "without_")
-    names = [name for name in measured if name in _MAIN_METRICS or name.startswith(of_modalities)] or measured
+    main = main_metrics(measured)  # the report has all
+    names = [name for name in measured if name in main or name.startswith(of_modalities)] or measured
     rows = [
         [
             plain(metric_label(name)).removesuffix(": accuracy"),
@@ -213,7 +221,6 @@ def _results_lines(results: Mapping[str, Mapping[str, float]]) -> str:
     return text_table(["", *results], rows)
 
 
-_MAIN_METRICS = ("accuracy", "f1_macro", "f1_micro")  # the report has all
 _EXAMPLES = {"audio": "clip.wav", "vision": "picture.jpg", "video": "clip.mp4", "text": '"some words"'}
 
 
@@ -265,7 +272,7 @@ def _changes_of_settings(records: list[dict[str, Any]]) -> list[str]:
     ]
 
 
-def _checkpoint(args: RelearnTrainingArguments) -> str | None:
+def checkpoint_to_resume(args: RelearnTrainingArguments) -> str | None:
     """Return the checkpoint to resume from, or None to start afresh in a folder without another run's checkpoints."""
     if not args.resume_from_checkpoint and any(Path(str(args.output_dir)).glob("checkpoint-*")):
         raise ValueError(

@@ -11,8 +11,8 @@ from threadpoolctl import threadpool_limits
 
 from hf_relearn.method.samples import feature_matrix, label_vector, stratified_indices
 
-_MAX_ITERATIONS = 100
-_MAX_TRAIN_SAMPLES = 10_000
+MAX_ITERATIONS = 100
+MAX_TRAIN_SAMPLES = 10_000
 
 
 def linear_probe_accuracy(
@@ -58,12 +58,12 @@ def linear_probe_accuracy(
     classes = np.unique(fit_labels)
     if len(classes) == 1:
         return float(np.mean(score_labels == classes[0]))
-    if len(fit_labels) > _MAX_TRAIN_SAMPLES:
-        rows = stratified_indices(fit_labels, _MAX_TRAIN_SAMPLES, seed)
+    if len(fit_labels) > MAX_TRAIN_SAMPLES:
+        rows = stratified_indices(fit_labels, MAX_TRAIN_SAMPLES, seed)
         fit_features, fit_labels = fit_features[rows], fit_labels[rows]
     with threadpool_limits(limits=1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         scaler = StandardScaler().fit(fit_features)
-        probe = LogisticRegression(max_iter=_MAX_ITERATIONS).fit(scaler.transform(fit_features), fit_labels)
+        probe = LogisticRegression(max_iter=MAX_ITERATIONS).fit(scaler.transform(fit_features), fit_labels)
         predicted = probe.predict(scaler.transform(score_features))
     return float(np.mean(predicted == score_labels))

@@ -13,11 +13,11 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ProgressCallback
 from transformers.trainer_utils import has_length
 
+from hf_relearn.quality import quality_metrics
 from hf_relearn.records import finite
 
 WIDTH = 100  # columns of a line at most
 _QUIET_SECONDS = 60  # without a bar, a training loss is printed after so long a silence
-_SPEED = ("runtime", "samples_per_second", "steps_per_second", "jit_compilation_time", "model_preparation_time")
 _COMMANDS = ("hf ", "hf-relearn ", "python ", "accelerate ", "next ")
 _UNIMODAL = re.compile(r"unimodal_(.+)_accuracy")
 
@@ -171,8 +171,7 @@ class TerminalCallback(ProgressCallback):
 def _named(metrics: Mapping[str, Any]) -> tuple[str, dict[str, float]]:
     """Return the prefix of an evaluation's metrics, and its numbers without it and without those of speed."""
     prefix = next((key.removesuffix("_runtime") for key in metrics if key.endswith("_runtime")), "eval")
-    values = {key.removeprefix(f"{prefix}_"): finite(value) for key, value in metrics.items()}
-    return prefix, {key: value for key, value in values.items() if value is not None and key not in (*_SPEED, "epoch")}
+    return prefix, quality_metrics(metrics, prefix)
 
 
 def _quality(values: Mapping[str, float], best: str | None) -> str:

@@ -97,6 +97,13 @@ def metric_label(key: str) -> str:
     return text(key.replace("_", " "))
 
 
+def main_metrics(metrics: Iterable[str]) -> list[str]:
+    """Choose the metrics that stand for a model: accuracy, F1 and a user's own, not the loss nor the details."""
+    details = ("loss", "f1_weighted", *_MEASURES)
+    parts = (*(f"{name}_" for name in _OF_A_MODALITY), *_MEASURES_OF_A_MODALITY)
+    return [name for name in metrics if name not in details and not name.startswith(parts)]
+
+
 def shown_metrics(metrics: Iterable[str]) -> list[str]:
     """Drop the names of metrics that say the same: of two modalities, without one is the other one alone."""
     names = list(dict.fromkeys(metrics))

@@ -11,8 +11,6 @@ from torch import Tensor
 
 from hf_relearn.models.modeling_missing import ablations, shapley_orders
 
-MEASURES = ("nll", "ece", "right_alone")
-PREFIXES = ("shapley_", "rises_without_", "right_alone_")
 CALIBRATION_BINS = 15
 _NOTHING_LEFT = -1.0
 _FUSED = ["label", "nll", "confidence", "right", "true"]

@@ -12,6 +12,8 @@ from transformers import EvalPrediction, TrainingArguments
 from hf_relearn.method.regression import r_squared
 from hf_relearn.training.settings import LOWER_IS_BETTER
 
+ComputeMetrics = Callable[[EvalPrediction], Mapping[str, float]]
+
 _METRICS_FOLDER = Path(__file__).parents[1] / "metrics"
 
 
@@ -90,6 +92,17 @@ def regression_metrics(prediction: EvalPrediction, *, signed: bool = False) -> d
     if signed and (targets != 0).any():
         metrics["sign_accuracy"] = float(((found > 0) == (targets > 0))[targets != 0].mean())
     return metrics
+
+
+def with_own_metrics(standard: ComputeMetrics, own: ComputeMetrics) -> ComputeMetrics:
+    """Return a function that computes the standard metrics, and then a user's own of the logits."""
+
+    def compute(prediction: EvalPrediction) -> dict[str, float]:
+        logits = prediction.predictions  # with those of the heads behind, at the end of a run
+        logits = logits[0] if isinstance(logits, tuple) else logits
+        return {**standard(prediction), **own(EvalPrediction(logits, prediction.label_ids))}
+
+    return compute
 
 
 def search_objective(

@@ -13,7 +13,8 @@ from hf_relearn.cards import CARD_FILE, CardInfo, DatasetFacts, collect_facts, w
 from hf_relearn.cards.card import TAGS
 from hf_relearn.cards.facts import changed_from_defaults
 from hf_relearn.models import MultimodalConfig
-from hf_relearn.records import HISTORY_FILE, Record, finite, read_history
+from hf_relearn.quality import quality_metrics
+from hf_relearn.records import HISTORY_FILE, Record, read_history
 from hf_relearn.report.by_class import read_class_results
 from hf_relearn.report.run_report import REPORT_FACTS_FILE, write_report
 from hf_relearn.training.arguments import RelearnTrainingArguments
@@ -21,7 +22,6 @@ from hf_relearn.training.data_parts import SAMPLES_FILE
 
 STATE_FILE = "trainer_state.json"
 _RESULTS = "_results.json"
-_SPEED = ("runtime", "per_second", "epoch", "flos", "samples")
 
 
 @dataclass(frozen=True)
@@ -116,12 +116,7 @@ def _saved_results(folder: Path) -> dict[str, dict[str, float]]:
         split = path.name.removesuffix(_RESULTS)
         if split in ("all", "train"):
             continue
-        values = {name.removeprefix(f"{split}_"): value for name, value in read_json_object(path).items()}
-        results[split] = {
-            name: number
-            for name, value in values.items()
-            if not name.endswith(_SPEED) and (number := finite(value)) is not None
-        }
+        results[split] = quality_metrics(read_json_object(path), split)
     return results
 
 
