@@ -12,6 +12,7 @@ from transformers import Trainer, TrainerCallback
 from hf_relearn import InitialWeights
 from hf_relearn.method import InitialWeightsError
 from hf_relearn.training import HISTORY_FILE
+from hf_relearn.training.data_parts import SAMPLES_FILE
 
 pytestmark = [FEW_SAMPLES, CONSTANT_STRENGTH]
 
@@ -230,7 +231,7 @@ def test_a_joint_run_leaves_no_record_of_an_earlier_run_in_its_folder(tmp_path):
 def test_the_record_is_written_whole_with_nothing_beside_it(tmp_path):
     make_trainer(tmp_path, **RUN).train()
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == sorted(
-        [HISTORY_FILE, "relearn_run.json", InitialWeights.find(tmp_path)[0].name]
+        [HISTORY_FILE, "relearn_run.json", SAMPLES_FILE, InitialWeights.find(tmp_path)[0].name]
     )
 
 

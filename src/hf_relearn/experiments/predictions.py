@@ -187,4 +187,4 @@ def _metrics(probabilities: np.ndarray, labels: np.ndarray, own: ComputeMetrics 
     bounded = np.clip(probabilities, 1e-12, 1 - 1e-12)
     scores = logit(bounded) if labels.ndim == 2 else np.log(bounded)
     compute = with_own_metrics(classification_metrics, own) if own else classification_metrics
-    return dict(compute(EvalPrediction(scores, labels)))
+    return compute(EvalPrediction(scores, labels))

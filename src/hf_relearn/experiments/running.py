@@ -36,7 +36,7 @@ from hf_relearn.training import (
     read_history,
 )
 from hf_relearn.training.checkpoints import is_whole, step_of
-from hf_relearn.training.metrics import ComputeMetrics, with_own_metrics
+from hf_relearn.training.metrics import ComputeMetrics, classification_metrics, with_own_metrics
 from hf_relearn.training.parameter_groups import warn_of_slow_random_encoders
 
 logger = logging.getLogger(__name__)
@@ -123,7 +123,7 @@ def run_experiment(
         processing_class=processor,
     )
     if compute_metrics is not None:
-        trainer.compute_metrics = with_own_metrics(trainer.compute_metrics, compute_metrics)
+        trainer.compute_metrics = with_own_metrics(trainer.compute_metrics or classification_metrics, compute_metrics)
     trainer.samples = samples
     trainer.card_info = replace(
         experiment.card,

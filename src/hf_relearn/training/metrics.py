@@ -12,7 +12,7 @@ from transformers import EvalPrediction, TrainingArguments
 from hf_relearn.method.regression import r_squared
 from hf_relearn.training.settings import LOWER_IS_BETTER
 
-ComputeMetrics = Callable[[EvalPrediction], Mapping[str, float]]
+ComputeMetrics = Callable[[EvalPrediction], dict[str, float]]
 
 _METRICS_FOLDER = Path(__file__).parents[1] / "metrics"
 
