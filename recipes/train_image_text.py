@@ -28,7 +28,9 @@ from hf_relearn.experiments import (
     RunArguments,
     TableArguments,
     find_backbone,
+    fine_tuning_defaults,
     preset_defaults,
+    pretrained_backbones,
     refuse_small_networks,
     run_recipe,
 )
@@ -67,7 +69,7 @@ class ImageTextArguments:
         default=False,
         metadata={
             "help": "On a data set of your own, train the sample's small networks from random weights where no "
-            "backbone is named, at a learning rate that fits them."
+            "backbone is named, at a learning rate that fits them. A pretrained backbone beside one trains at 2e-5."
         },
     )
     sample_dir: str = field(
@@ -142,8 +144,14 @@ FROM_SCRATCH: dict[str, Any] = {**IMAGE_TEXT, "num_train_epochs": 20, "learning_
 
 def defaults(chosen: argparse.Namespace) -> dict[str, Any]:
     """Return the flags' defaults for the data and the preset chosen."""
-    own_data = FROM_SCRATCH if chosen.from_scratch else IMAGE_TEXT
-    return {**(own_data if chosen.dataset_name else SAMPLE), **preset_defaults(chosen)}
+    if chosen.dataset_name and not chosen.from_scratch:
+        return {**IMAGE_TEXT, **preset_defaults(chosen)}
+    models = {
+        "vision": chosen.clip_model_name_or_path or chosen.vision_model_name_or_path,
+        "text": chosen.clip_model_name_or_path or chosen.text_model_name_or_path,
+    }
+    rates = fine_tuning_defaults(chosen, pretrained_backbones(models, Path(__file__).parent))
+    return {**(FROM_SCRATCH if chosen.dataset_name else SAMPLE), **rates, **preset_defaults(chosen)}
 
 
 TYPES = (TableArguments, ImageTextArguments, RunArguments, ModelArguments, InputArguments)

@@ -31,7 +31,9 @@ from hf_relearn.experiments import (
     RunArguments,
     TableArguments,
     find_backbone,
+    fine_tuning_defaults,
     preset_defaults,
+    pretrained_backbones,
     refuse_small_networks,
     run_recipe,
 )
@@ -75,7 +77,10 @@ class ModalityArguments:
     )
     from_scratch: bool = field(
         default=False,
-        metadata={"help": "Train small networks from random weights where --models names no backbone."},
+        metadata={
+            "help": "Train small networks from random weights where --models names no backbone, at --learning_rate. "
+            "Pretrained encoders train at 2e-5, unless --learning_rate or --learning_rates is given."
+        },
     )
 
     def parse(self, recipe_folder: Path) -> "dict[str, Modality]":
@@ -138,9 +143,22 @@ MULTIMODAL: dict[str, Any] = {
 }
 
 
+# What fits the small networks only: a pretrained backbone of that kind keeps its own.
+INPUTS_OF_SMALL = {
+    "audio": ("spectrogram_rate", "spectrogram_size", "audio_seconds"),
+    "vision": ("image_size",),
+    "video": ("image_size",),
+}
+
+
 def defaults(chosen: argparse.Namespace) -> dict[str, Any]:
-    """Return the flags' defaults for the preset chosen."""
-    return {**MULTIMODAL, **preset_defaults(chosen)}
+    """Return the flags' defaults for the backbones and the preset chosen."""
+    kinds = {name: kind or name for name, _, kind in (entry.partition(":") for entry in chosen.modalities)}
+    models = {name: model for name, _, model in (pair.partition("=") for pair in chosen.models or ())}
+    pretrained = pretrained_backbones(models, Path(__file__).parent)
+    small = {key for name in pretrained for key in INPUTS_OF_SMALL.get(kinds.get(name, ""), ())}
+    settings = {key: value for key, value in MULTIMODAL.items() if key not in small}
+    return {**settings, **fine_tuning_defaults(chosen, pretrained), **preset_defaults(chosen)}
 
 
 TYPES = (TableArguments, ModalityArguments, RunArguments, ModelArguments, InputArguments)

@@ -166,3 +166,38 @@ def test_shipped_yaml_fits_its_recipe(tmp_path):
     assert (args.per_device_train_batch_size, args.num_train_epochs, args.relearn_interval) == (64, 90, 20)
     folder = find_backbone(backbones.audio_model_name_or_path, RECIPES)
     assert Path(folder) == RECIPES / "backbones" / "resnet-18-spectrogram"
+
+
+def parsed(recipe, *argv):
+    """Arguments of a recipe with some flags, its inputs, and what it would name."""
+    names = runpy.run_path(str(RECIPES / recipe))
+    argv = ["--use_cpu", "--output_dir", "out", "--dataset_name", "clips.csv", *argv]
+    groups = parse_recipe_arguments(names["TYPES"], names["defaults"], "", argv)[:-1]
+    return groups[-1], next(group for group in groups if isinstance(group, InputArguments))
+
+
+def test_pretrained_backbones_beside_networks_from_scratch_keep_a_rate_of_their_own(tmp_path):
+    (tmp_path / "bert").mkdir()
+    (tmp_path / "bert" / "model.safetensors").write_bytes(b"")
+    (tmp_path / "vit").mkdir()
+    (tmp_path / "vit" / "config.json").write_text("{}")  # random weights
+    mix = ["--from_scratch", "--modalities", "audio", "image:vision", "words:text"]
+    models = ["--models", f"words={tmp_path / 'bert'}", f"image={tmp_path / 'vit'}"]
+
+    args, inputs = parsed("train_multimodal.py", *mix)
+    assert (args.learning_rate, args.learning_rates, inputs.image_size) == (2e-3, None, 32)
+    args, inputs = parsed("train_multimodal.py", *mix, *models)
+    assert (args.learning_rate, args.learning_rates, args.warmup_steps) == (2e-3, ["words=2e-5"], 0.1)
+    assert (inputs.image_size, inputs.audio_seconds) == (32, 1.0)
+    args, inputs = parsed("train_multimodal.py", *mix, *models, "audio=facebook/wav2vec2-base")
+    assert args.learning_rates == ["words=2e-5", "audio=2e-5"] and inputs.audio_seconds == 3.0
+    for flags in (["--learning_rate", "1e-4"], ["--learning_rates", "words=1e-5"], ["--freeze", "words"]):
+        args, _ = parsed("train_multimodal.py", *mix, *models, *flags)
+        assert args.learning_rates == (flags[1:] if flags[0] == "--learning_rates" else None), flags
+
+
+def test_image_text_pairs_a_pretrained_backbone_with_a_small_network():
+    args, _ = parsed("train_image_text.py", "--text_model_name_or_path", "google-bert/bert-base-uncased")
+    assert (args.learning_rate, args.learning_rates) == (2e-5, None)
+    args, _ = parsed("train_image_text.py", "--text_model_name_or_path", "a/b", "--from_scratch")
+    assert (args.learning_rate, args.learning_rates) == (1e-3, ["text=2e-5"])

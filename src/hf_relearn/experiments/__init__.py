@@ -14,6 +14,8 @@ if TYPE_CHECKING:
         InputArguments,
         ModelArguments,
         find_backbone,
+        fine_tuning_defaults,
+        pretrained_backbones,
         refuse_small_networks,
     )
     from hf_relearn.experiments.parsing import parse_recipe_arguments
@@ -31,6 +33,8 @@ __getattr__ = lazy_names(
         "InputArguments": "hf_relearn.experiments.model_arguments",
         "ModelArguments": "hf_relearn.experiments.model_arguments",
         "find_backbone": "hf_relearn.experiments.model_arguments",
+        "fine_tuning_defaults": "hf_relearn.experiments.model_arguments",
+        "pretrained_backbones": "hf_relearn.experiments.model_arguments",
         "refuse_small_networks": "hf_relearn.experiments.model_arguments",
         "parse_recipe_arguments": "hf_relearn.experiments.parsing",
         "run_recipe": "hf_relearn.experiments.launch",
@@ -52,8 +56,10 @@ __all__ = [
     "RunResult",
     "TableArguments",
     "find_backbone",
+    "fine_tuning_defaults",
     "parse_recipe_arguments",
     "preset_defaults",
+    "pretrained_backbones",
     "refuse_small_networks",
     "run_experiment",
     "run_or_compare",

@@ -1,5 +1,6 @@
 """The recipes' flags of the model and of its inputs."""
 
+import argparse
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -148,6 +149,32 @@ def find_backbone(name: str, recipe_folder: Path) -> str:
     """Return a Hub id, or a folder, given relative to the working directory or to the recipe."""
     beside = recipe_folder / name
     return str(beside) if not Path(name).is_dir() and beside.is_dir() else name
+
+
+def pretrained_backbones(models: Mapping[str, str | None], recipe_folder: Path) -> list[str]:
+    """Return the modalities whose backbone has weights: a Hub id, or a folder that holds more than a configuration."""
+    named = {name: Path(find_backbone(model, recipe_folder)) for name, model in models.items() if model}
+    return [name for name, path in named.items() if not path.is_dir() or any(path.glob("*.safetensors"))]
+
+
+def fine_tuning_defaults(chosen: argparse.Namespace, pretrained: Iterable[str]) -> dict[str, Any]:
+    """Return defaults that keep pretrained encoders from a learning rate that fits networks from scratch.
+
+    Nothing if `--learning_rate` or `--learning_rates` is given. Encoders that `--freeze` names have no rate.
+
+    Args:
+        chosen: the flags.
+        pretrained: modalities with a pretrained backbone.
+    """
+    given = chosen.learning_rates or chosen.learning_rate != _UNSET_RATE
+    trained = [name for name in pretrained if name not in (chosen.freeze or ())]
+    if given or not trained:
+        return {}
+    return {"learning_rates": [f"{name}={FINE_TUNING_RATE}" for name in trained], "warmup_steps": 0.1}
+
+
+FINE_TUNING_RATE = "2e-5"
+_UNSET_RATE = 5e-5  # of transformers
 
 
 def refuse_small_networks(models: Mapping[str, str | None], examples: Iterable[str]) -> None:
