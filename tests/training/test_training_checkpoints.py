@@ -121,10 +121,12 @@ def test_an_older_checkpoint_is_deleted_only_when_the_new_one_has_everything(tmp
 
 
 def test_leftovers_of_killed_writers_are_removed_at_the_next_start(run):
+    digits = "0123456789abcdef" * 2
     leftovers = [
-        run / "._initial_weights-0123.safetensors.4567.tmp",
-        run / ".relearn_history.jsonl.99.tmp",
-        run / "checkpoint-12" / ".relearn_run.json.99.tmp",
+        run / f"._initial_weights-0123.safetensors.{digits}.tmp",
+        run / f".relearn_history.jsonl.{digits}.tmp",
+        run / "checkpoint-12" / f".training_arguments.json.{digits}.tmp",
+        run / "checkpoint-12" / ".tmpA1b2C3",
     ]
     for path in [*leftovers, run / ".mine.tmp"]:
         path.write_text("half")

@@ -29,6 +29,7 @@ MOMENTS = {
     "record of a point: about to be appended": ("open", "/relearn_history.jsonl", 2),
     "checkpoint: folder only": ("open", "checkpoint-3/.relearn_run.json", 1),
     "checkpoint: our own files": ("open", "checkpoint-4/config.json", 1),
+    "checkpoint: arguments written, not in place": ("os.rename", "checkpoint-8/.training_arguments.json", 1),
     "checkpoint: all but the Trainer's state": ("open", "checkpoint-5/trainer_state.json", 1),
     "older checkpoint: about to be deleted": ("shutil.rmtree", "checkpoint-", 1),
     "older checkpoint: half deleted": ("os.remove", "model.safetensors", 1),

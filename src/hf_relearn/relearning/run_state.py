@@ -1,6 +1,7 @@
 """The state of a run on disk: the lock on its folder, its initial weights, its records and notes."""
 
 import logging
+import re
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,7 +14,6 @@ from hf_relearn.files import FolderLock
 from hf_relearn.method import InitialWeights, InitialWeightsError, interpolate_buffers_, soft_reinit_
 from hf_relearn.method.tensors import is_sharded
 from hf_relearn.records import (
-    HISTORY_FILE,
     append_history,
     describe_record,
     make_settings_record,
@@ -38,6 +38,8 @@ from hf_relearn.relearning.terminal import say
 logger = logging.getLogger(__name__)
 
 LOCK_FILE = "_relearn_run.lock"
+# Names that `whole_path` and safetensors write under.
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp|\.tmp[A-Za-z0-9]{6}")
 
 
 def lock_run(args: TrainingArguments, *, alone: bool = False) -> FolderLock | None:
@@ -111,11 +113,8 @@ def remove_stale_initial_weights(output_dir: Path, current: InitialWeights) -> N
 def remove_leftovers(output_dir: Path) -> None:
     """Delete the temporary files of writers that were killed: ours, and those of safetensors."""
     for folder in (output_dir, *output_dir.glob("checkpoint-*")):
-        for name in (HISTORY_FILE, CHECKPOINT_FILE, "_initial_weights-*"):
-            for path in folder.glob(f".{name}.*.tmp"):
-                path.unlink(missing_ok=True)
-        for path in folder.glob(".tmp??????"):
-            if path.is_file() and path.name.isascii() and path.name[1:].isalnum():
+        for path in folder.glob(".*"):
+            if _TEMPORARY.fullmatch(path.name) and path.is_file():
                 path.unlink(missing_ok=True)
 
 
