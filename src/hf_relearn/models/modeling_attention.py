@@ -57,9 +57,3 @@ def attendable(mask: Tensor) -> Tensor:
     """
     first = torch.arange(mask.shape[1], device=mask.device) == 0
     return mask | (first & ~mask.any(dim=1, keepdim=True))
-
-
-def masked_mean(tokens: Tensor, mask: Tensor) -> Tensor:
-    """Average of the tokens that count, (batch, tokens, d) -> (batch, d), summed in float32 at least."""
-    weights = mask.to(torch.promote_types(tokens.dtype, torch.float32)).unsqueeze(-1)
-    return ((tokens * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)).to(tokens.dtype)

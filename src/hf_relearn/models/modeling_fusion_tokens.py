@@ -7,8 +7,9 @@ from torch import Tensor, nn
 from transformers import initialization as init
 
 from .configuration_multimodal import MultimodalConfig
-from .modeling_attention import AttentionLayer, attendable, masked_mean
+from .modeling_attention import AttentionLayer, attendable
 from .modeling_encoders import ModalityOutput
+from .modeling_pooling import masked_mean
 
 
 class TokenFusion(nn.Module):

@@ -85,7 +85,7 @@ def pool(
         return hidden[:, : max(1, count_class_tokens(backbone))].mean(dim=1)
     if pooling == "last":
         return _last_token(hidden, token_mask)
-    return _masked_mean(hidden, token_mask)
+    return masked_mean(hidden, token_mask)
 
 
 def count_class_tokens(backbone: nn.Module) -> int:
@@ -130,7 +130,8 @@ def _last_token(hidden: Tensor, mask: Tensor | None) -> Tensor:
     return hidden[torch.arange(hidden.shape[0], device=hidden.device), last]
 
 
-def _masked_mean(hidden: Tensor, mask: Tensor | None) -> Tensor:
+def masked_mean(hidden: Tensor, mask: Tensor | None) -> Tensor:
+    """Average the tokens that count: (batch, tokens, d) and (batch, tokens) bool, or None for all -> (batch, d)."""
     if mask is None:
         return hidden.mean(dim=1)
     # In float32, since a sum over many tokens leaves float16's range and counts beyond bfloat16's digits.
