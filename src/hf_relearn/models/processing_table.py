@@ -86,7 +86,7 @@ class TableInput:
             raise ValueError(f"categories names {unknown[0]!r}, but the columns are {', '.join(columns)}")
         for column in columns:
             try:
-                cells = [_cell(value) for value in rows[column]]
+                cells = [_cell(value) for value in rows[column][:]]  # at once: rows of a data set are slow one by one
             except KeyError as error:
                 raise ValueError(f"the training part has no column {column!r}") from error
             filled = [value for value in cells if value is not None]
