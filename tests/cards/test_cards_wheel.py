@@ -52,6 +52,7 @@ def test_wheel_holds_all_modules_the_template_and_the_recipes(wheel):
     assert held == expected
 
 
+@pytest.mark.slow
 def test_recipe_of_the_wheel_trains_by_the_command(wheel, tmp_path):
     with zipfile.ZipFile(wheel) as opened:
         opened.extractall(tmp_path / "site")

@@ -94,6 +94,7 @@ def test_each_run_leaves_its_result_and_no_checkpoints(whole):
     assert list(arms) == list(ARMS) and arms["heads"]["to"]["joint"]["n"] == 1
 
 
+@pytest.mark.slow
 def test_killed_twice_and_with_one_run_at_a_time_it_ends_with_the_same_figures(start, whole, tmp_path):
     output = tmp_path / "run"
     first = start(output, "--compare_jobs", "1")

@@ -87,7 +87,7 @@ THREE = ("--modalities", "audio", "image:vision", "text")
 
 
 @pytest.mark.filterwarnings("ignore:chance alone explains", "ignore:the diagnosing part has no sample")
-@pytest.mark.parametrize("data", ["whole", "some silent"])
+@pytest.mark.parametrize("data", [pytest.param("whole", marks=pytest.mark.slow), "some silent"])
 @pytest.mark.parametrize("fusion", FUSION_OPTIONS)
 def test_three_modalities_with_every_fusion(tables, tmp_path, run_here, fusion, data):
     output = tmp_path / "run"

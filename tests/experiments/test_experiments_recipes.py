@@ -78,6 +78,7 @@ def test_cremad_recipe_ends_with_a_model_that_loads_and_a_report(corpus, tmp_pat
     assert model.config.id2label[0] == "neutral"
 
 
+@pytest.mark.slow
 def test_compare_trains_every_arm_on_the_same_samples(corpus, tmp_path):
     output = tmp_path / "run"
     text = run_recipe(
@@ -95,6 +96,7 @@ def test_compare_trains_every_arm_on_the_same_samples(corpus, tmp_path):
     assert point["diagnosis_size"] == 16
 
 
+@pytest.mark.slow
 def test_resuming_from_the_last_checkpoint_gives_the_same_model(corpus, tmp_path):
     flags = [
         *("--data_dir", str(corpus), "--cache_dir", str(tmp_path / "cache"), "--num_train_epochs", "3"),

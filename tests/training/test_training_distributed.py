@@ -40,7 +40,11 @@ def alone(tmp_path_factory):
     return result_of(folder, 0)
 
 
-@pytest.fixture(scope="module", params=[TORCHRUN, ACCELERATE], ids=["torchrun", "accelerate launch"])
+@pytest.fixture(
+    scope="module",
+    params=[TORCHRUN, pytest.param(ACCELERATE, marks=pytest.mark.slow)],
+    ids=["torchrun", "accelerate launch"],
+)
 def results(request, tmp_path_factory, alone):
     """[(tensors, values) of one process alone, of process 0 of 2, of process 1 of 2]"""
     folder = tmp_path_factory.mktemp("distributed") / "two"

@@ -68,6 +68,7 @@ def test_a_row_that_one_process_cannot_train_on_ends_both(tmp_path):
     assert time.monotonic() - start < 120  # the time limit of a collective operation is 30 minutes
 
 
+@pytest.mark.slow
 def test_the_time_limit_of_the_arguments_holds_on_a_cpu(tmp_path):
     done = launch(tmp_path, "late")
     seconds, error = json.loads((tmp_path / "waited.json").read_text())
