@@ -2,8 +2,11 @@
 
 import json
 import math
+import mmap
+import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +23,8 @@ FILE_PREFIX = "_initial_weights-"
 FILE_SUFFIX = ".safetensors"
 _FORMAT = "hf_relearn"  # the one entry of the metadata, whose order safetensors does not keep
 _NAME_DIGITS = 12
+_LARGE = 2**18  # bytes of a tensor whose pages are mapped at once, since a page fault for each takes longer
+_POPULATE_READ = 22  # MADV_POPULATE_READ of Linux, which the module mmap does not name
 _PENDING = "0" * 32  # in place of the checksum, while the file is written
 
 
@@ -116,15 +121,21 @@ class MappedTensors:
     """
 
     def __init__(self, path: Path, places: dict[str, Place]):
-        size = path.stat().st_size
-        content = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
+        with open(path, "rb") as file:
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        content, size = torch.frombuffer(self._map, dtype=torch.uint8), len(self._map)
         dtypes = {place.dtype for place in places.values()}
         self._values = {dtype: content[: size - size % dtype.itemsize].view(dtype) for dtype in dtypes}
         self._places = places
 
     def __getitem__(self, name: str) -> torch.Tensor:
         dtype, shape, stride, begin = self._places[name]
-        return self._values[dtype].as_strided(shape, stride, begin)
+        tensor = self._values[dtype].as_strided(shape, stride, begin)
+        if tensor.nbytes >= _LARGE and sys.platform == "linux":
+            first = begin * dtype.itemsize // mmap.PAGESIZE * mmap.PAGESIZE
+            with suppress(OSError):  # before Linux 5.14
+                self._map.madvise(_POPULATE_READ, first, begin * dtype.itemsize + tensor.nbytes - first)
+        return tensor
 
 
 def packed(tensors: Mapping[str, torch.Tensor], keep: bool = True) -> dict[str, torch.Tensor]:
