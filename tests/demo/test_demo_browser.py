@@ -1,5 +1,6 @@
 """The page as a person meets it: served by the command, in a real browser."""
 
+import csv
 import json
 import os
 import re
@@ -18,7 +19,7 @@ from transformers import pipeline
 import hf_relearn  # noqa: F401  (the pipeline's task)
 
 pytest.importorskip("gradio", reason="gradio is absent: pip install '.[demo]'")
-LATEST = 60  # seconds until something must be there
+LATEST = 240  # seconds until something must be there
 
 
 @contextmanager
@@ -48,9 +49,16 @@ def served(command: list[str], folder: Path, **environment: str) -> Iterator[str
 
 
 @pytest.fixture(scope="module")
-def address(model_folder, tmp_path_factory) -> Iterator[str]:
+def address(model_folder, media, tmp_path_factory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("served")
-    with served(["-m", "hf_relearn", "demo", str(model_folder), "--cpu", "--no_browser"], folder) as found:
+    rows = folder / "moods.csv"
+    with open(rows, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["speech", "face", "words", "gaze", "label"])
+        writer.writerows([media["speech"], media["face"], f"a {name} cat", "", name] for name in ("calm", "glad"))
+    (model_folder / "README.md").write_text("---\nlicense: mit\n---\n\n# moods\n\nTells **moods** of <b>four</b>.\n")
+    command = ["-m", "hf_relearn", "demo", str(model_folder), "--cpu", "--no_browser"]
+    with served([*command, "--dataset_name", str(rows), "--split", "train"], folder) as found:
         yield found
 
 
@@ -136,6 +144,28 @@ def test_what_is_wrong_is_told_on_the_page(browser, address, media):
     time.sleep(1)  # the upload
     classify_on_page(browser)
     told_on_page(browser, "modality 'face': broken.png: not a readable image")
+
+
+def test_page_of_a_phone_has_the_cards_words_examples_and_nothing_to_scroll_to_the_side(browser, address, tmp_path):
+    phone = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+    browser.get(address)
+    appears(
+        browser, lambda browser: "Tells moods of <b>four</b>." in browser.find_element("css selector", "body").text
+    )
+    examples = appears(browser, lambda browser: browser.find_elements("css selector", "#examples button"))
+    assert [example.text for example in examples] == ["calm", "glad"]
+    examples[1].click()
+    words = element(browser, "#input-words textarea")
+    appears(browser, lambda browser: words.get_attribute("value") == "a glad cat")
+    appears(browser, lambda browser: browser.find_element("css selector", "#input-face img").get_attribute("src"))
+    classify_on_page(browser)
+    assert len(scores_on_page(browser)) == 3
+    shares_on_page(browser)
+    size = browser.execute_cdp_cmd("Page.getLayoutMetrics", {})["cssContentSize"]
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {**phone, "height": int(size["height"]) + 1})
+    browser.save_screenshot(str(tmp_path / "phone.png"))
+    assert size["width"] <= phone["width"]
 
 
 def test_only_this_machine_reaches_the_page(address):

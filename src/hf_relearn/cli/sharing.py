@@ -12,7 +12,11 @@ EXPORT_EPILOG = epilog(
     "hf-relearn export my-model",
     "hf-relearn export me/my-model --format onnx --output exported/my-model.onnx --json",
 )
-DEMO_EPILOG = epilog("hf-relearn demo my-model", "hf-relearn demo me/my-model --port 8080 --no_browser")
+DEMO_EPILOG = epilog(
+    "hf-relearn demo my-model",
+    "hf-relearn demo my-model --dataset_name clips.csv --split train",
+    "hf-relearn demo me/my-model --port 8080 --no_browser",
+)
 SPACE_EPILOG = epilog(
     "hf-relearn space me/my-model --name me/my-demo",
     "hf-relearn space my-model --folder my-demo",
@@ -61,6 +65,11 @@ def demo(
         int | None, typer.Option("--port", metavar="N", help="Port; unset, the first that is free from 7860 on.")
     ] = None,
     no_browser: Annotated[bool, typer.Option("--no_browser", help="Do not open a browser.")] = False,
+    dataset_name: Annotated[
+        str | None,
+        typer.Option("--dataset_name", metavar="NAME", help="Data set with examples for the page, one of each class."),
+    ] = None,
+    split: Annotated[str, typer.Option("--split", metavar="SPLIT", help="Its split.")] = "validation",
 ) -> None:
     """Try a model on a page in the browser.
 
@@ -81,6 +90,8 @@ def demo(
             port=port,
             open_browser=not no_browser,
             device=-1 if cpu else None,
+            dataset_name=dataset_name,
+            split=split,
         )
 
 

@@ -14,8 +14,8 @@ import gradio
 
 from hf_relearn.models import MultimodalClassificationPipeline
 from hf_relearn.models.processing_table import read_row
+from hf_relearn.report.markdown import text
 
-LABELS = 5
 CLEANING = (600, 3600)  # every ten minutes, uploads that are older than an hour are deleted; all of them at the end
 STYLE = """
 .shares { display: grid; margin-top: 34px; gap: 10px 14px; align-items: center; }
@@ -27,12 +27,18 @@ STYLE = """
 .shares .for { background: var(--primary-500); }
 .shares .against { background: var(--neutral-400); }
 .shares .number { font-variant-numeric: tabular-nums; text-align: right; }
+#scores { max-height: 70vh; overflow-y: auto; }
 .shares-note { margin-top: 18px; font-size: var(--text-sm); }
 """
 THEME = gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
 
 
-def build_page(classify: MultimodalClassificationPipeline, title: str) -> gradio.Blocks:
+def build_page(
+    classify: MultimodalClassificationPipeline,
+    title: str,
+    description: str = "",
+    examples: tuple[list[list[Any]], list[str]] | None = None,
+) -> gradio.Blocks:
     """Return the page of a pipeline's model.
 
     A field left empty is a missing modality. Files reach the pipeline as they were uploaded.
@@ -40,20 +46,23 @@ def build_page(classify: MultimodalClassificationPipeline, title: str) -> gradio
     Args:
         classify: the pipeline.
         title: heading, in plain text.
+        description: what the model is, in plain text; may be empty.
+        examples: samples, a value for each modality, and what each is called.
     """
     kinds = {name: modality.kind for name, modality in classify.model.config.modalities.items()}
 
     def answer(*given: Any) -> tuple[dict[str, float], str]:
         try:
             sample = {name: _raw_value(name, kinds[name], value) for name, value in zip(kinds, given, strict=True)}
-            entries = classify(sample, top_k=LABELS, return_contributions=len(kinds) > 1)
+            entries = classify(sample, top_k=None, return_contributions=len(kinds) > 1)
         except (ValueError, TypeError, OSError) as error:
             raise gradio.Error(html.escape(_without_folders(str(error), given)), print_exception=False) from error
         scores = {str(entry["label"]): entry["score"] for entry in entries}
         return scores, _shares(entries[0], [name for name, value in sample.items() if value is None])
 
     with gradio.Blocks(title=title, analytics_enabled=False, delete_cache=CLEANING) as page:
-        gradio.Markdown(f"# {html.escape(title)}\nA modality that is left empty is missing.")
+        about = f"{text(description)}\n\n" if description else ""
+        gradio.Markdown(f"# {html.escape(title)}\n\n{about}A modality that is left empty is missing.")
         with gradio.Row():
             with gradio.Column():
                 inputs = [
@@ -61,8 +70,12 @@ def build_page(classify: MultimodalClassificationPipeline, title: str) -> gradio
                     for name, modality in classify.model.config.modalities.items()
                 ]
                 button = gradio.Button("Classify", variant="primary", elem_id="classify")
+                if examples and examples[0]:
+                    gradio.Examples(examples[0], inputs, example_labels=examples[1], elem_id="examples")
             with gradio.Column():
-                scores = gradio.Label(label="Scores", num_top_classes=LABELS, elem_id="scores")
+                scores = gradio.Label(
+                    label="Scores", num_top_classes=classify.model.config.num_labels, elem_id="scores"
+                )
                 shares = gradio.HTML(
                     label="Contributions", show_label=True, container=True, padding=True, elem_id="contributions"
                 )
