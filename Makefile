@@ -30,6 +30,7 @@ docs:
 benchmark:
 	python benchmarks/diagnosis_cost.py
 	python benchmarks/scale.py
+	python benchmarks/start_up.py
 
 lowest newest:
 	.ci/versions $@

@@ -106,3 +106,14 @@ def test_tables_of_the_pages_are_those_of_the_code():
     for name, text in written.items():
         found = (pages.ROOT / "docs" / name).read_text(encoding="utf-8")
         assert found == text, f"docs/{name} is of another day: run python docs/make_tables.py"
+
+
+def test_transcript_of_the_sample_run_is_one_screen_of_lines_without_dictionaries():
+    (transcript,) = re.findall(r"```text\n(.*?)```", (pages.ROOT / "docs" / "transcript.md").read_text(), re.DOTALL)
+    lines = transcript.splitlines()
+    assert len(lines) < 60 and max(map(len, lines)) <= 100
+    assert "{" not in transcript and "%|" not in transcript
+    assert [int(line.split()[1].split("/")[0]) for line in lines if "/24 " in line and " alone: " in line] == [
+        *range(1, 25)
+    ]
+    assert lines[-1].startswith("next    hf-relearn predict ")
