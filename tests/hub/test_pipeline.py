@@ -154,10 +154,13 @@ def site() -> Iterator[str]:
     "imports",
     [
         "import hf_relearn.models; from transformers import pipeline",
-        "from transformers import pipeline; import hf_relearn.models",
-        "import hf_relearn, transformers; from transformers import pipeline; import hf_relearn.models",
+        pytest.param("from transformers import pipeline; import hf_relearn.models", marks=pytest.mark.slow),
+        pytest.param(
+            "import hf_relearn, transformers; from transformers import pipeline; import hf_relearn.models",
+            marks=pytest.mark.slow,
+        ),
         "from hf_relearn import MultimodalForClassification; from transformers import pipeline",
-        "import transformers, hf_relearn; pipeline = transformers.pipeline",
+        pytest.param("import transformers, hf_relearn; pipeline = transformers.pipeline", marks=pytest.mark.slow),
     ],
 )
 def test_registration_works_in_every_import_order(folder, imports):
