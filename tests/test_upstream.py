@@ -19,6 +19,7 @@ METHODS = {
         "_determine_best_metric": ["self", "metrics", "trial"],
         "_evaluate": ["self", "trial", "ignore_keys_for_eval", "skip_scheduler"],
         "_finish_current_push": ["self"],
+        "_get_num_items_in_batch": ["self", "batch_samples", "device"],
         "_get_output_dir": ["self", "trial"],
         "_get_train_sampler": ["self", "train_dataset"],
         "_inner_training_loop": [

@@ -249,7 +249,7 @@ def _short(value: float) -> str:
 
 Record = Mapping[str, Any]
 
-_UNIMODAL_METRIC = re.compile(r"(?:eval_)?unimodal_(.+)_accuracy")
+_UNIMODAL_METRIC = re.compile(r"(?:eval_)?unimodal_(.+)_(?:accuracy|r2)")
 
 
 def finite(value: Any) -> float | None:

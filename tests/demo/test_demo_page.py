@@ -112,3 +112,16 @@ def test_labels_and_names_are_shown_as_text(media):
     _, shares = function(*(values[name] for name in model.config.modalities))
     assert "&lt;b&gt;" in shares and "<b>0" not in shares and "not given" in shares
     assert "<script>" not in str(page.get_config_file()["components"])
+
+
+def test_a_regression_shows_a_number():
+    torch.manual_seed(0)
+    gaze = {"gaze": FeaturesConfig(input_size=3, architecture="mlp")}
+    model = MultimodalForClassification.from_backbones(gaze, id2label={0: "rating"}, target_mean=50.0).eval()
+    processor = MultimodalProcessor.from_model(model.config)
+    classify = MultimodalClassificationPipeline(model=model, processor=processor, task=TASK, device=-1)
+    page = built(classify)
+    (shown,) = [each for each in page.get_config_file()["components"] if each["props"].get("elem_id") == "scores"]
+    assert (shown["type"], shown["props"]["label"]) == ("number", "rating")
+    (answer,) = [each.fn for each in page.fns.values() if each.api_name == "classify"]
+    assert answer("1, 2, 3")[0] == pytest.approx(50, abs=5)

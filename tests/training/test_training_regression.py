@@ -79,7 +79,7 @@ def test_a_run_learns_the_numbers_and_measures_every_modality(tmp_path):
     for name in ("audio", "vision"):
         assert {f"eval_unimodal_{name}_r2", f"eval_only_{name}_r2", f"eval_without_{name}_r2"} <= set(metrics)
     assert metrics["eval_only_audio_r2"] == metrics["eval_without_vision_r2"]
-    worth = metrics["eval_shapley_audio"] + metrics["eval_shapley_vision"]
+    worth = metrics["eval_shapley_r2_audio"] + metrics["eval_shapley_r2_vision"]
     assert worth == pytest.approx(metrics["eval_r2"], abs=1e-6)
     records = history(tmp_path)
     assert [record["kind"] for record in records] == ["point", "point"]

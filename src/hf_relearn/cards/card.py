@@ -42,7 +42,7 @@ def card_data(facts: CardFacts) -> ModelCardData:
         language=list(facts.info.language) or None,
         license=facts.info.license,
         library_name=LIBRARY,
-        pipeline_tag=pipeline_tag(facts.encoders),
+        pipeline_tag=pipeline_tag(facts.encoders, facts.regression),
         tags=[*TAGS, *(encoder.modality for encoder in facts.encoders), *facts.info.tags],
         base_model=list(bases) or None,
         base_model_relation="finetune" if bases else None,
@@ -54,8 +54,13 @@ def card_data(facts: CardFacts) -> ModelCardData:
     )
 
 
-def pipeline_tag(encoders: Sequence[EncoderFacts]) -> str:
-    """Choose the Hub's task of the richest modality, since the Hub has none for several."""
+def pipeline_tag(encoders: Sequence[EncoderFacts], regression: bool = False) -> str:
+    """Choose the Hub's task of the richest modality, since the Hub has none for several.
+
+    Of regression it has but that of tables.
+    """
+    if regression:
+        return "tabular-regression"
     kinds = {encoder.kind for encoder in encoders}
     if any(encoder.num_frames > 1 for encoder in encoders if encoder.kind == "vision"):
         return _TASKS["video"]
@@ -63,15 +68,19 @@ def pipeline_tag(encoders: Sequence[EncoderFacts]) -> str:
 
 
 def eval_results(facts: CardFacts) -> list[EvalResult]:
-    """Make the entries of the model index: the main metrics, and the accuracy of each modality, for each split."""
+    """Make the entries of the model index: the main metrics, and the accuracy of each modality, for each split.
+
+    Of a regression these are the mean absolute error, Pearson's correlation and a user's own.
+    """
     alone = [f"unimodal_{name}_accuracy" for name in facts.modalities]
+    left_out = ("r2", "sign_accuracy") if facts.regression else ()
     first = facts.datasets[0] if facts.datasets else None
     name = prose(first.name) if first else "the held-out data"
-    task = pipeline_tag(facts.encoders)
+    task = pipeline_tag(facts.encoders, facts.regression)
     return [
         EvalResult(
             task_type=task,
-            task_name="Multimodal classification",
+            task_name=f"Multimodal {'regression' if facts.regression else 'classification'}",
             dataset_type=(first.hub_id if first and first.hub_id else _slug(name)),
             dataset_name=name,
             dataset_config=first.config if first else None,
@@ -83,12 +92,14 @@ def eval_results(facts: CardFacts) -> list[EvalResult]:
         )
         for split, metrics in facts.results.items()
         for metric, value in metrics.items()
-        if metric in [*main_metrics(metrics), *alone]
+        if metric in [*main_metrics(metrics), *alone] and metric not in left_out
     ]
 
 
 def metric_type(metric: str) -> str:
     """Give the Hub's name of a metric: that of `unimodal_audio_accuracy` is `accuracy`."""
+    if metric == "pearson":
+        return "pearsonr"
     for known in ("accuracy", "f1", "loss"):
         if re.search(rf"(^|_){known}(_|$)", metric):
             return known
@@ -102,8 +113,8 @@ def _slug(name: str) -> str:
 _FILES = {"audio": "clip.wav", "vision": "image.jpg", "video": "clip.mp4", "text": "What a surprise!"}
 
 
-def usage_code(repository: str, encoders: Sequence[EncoderFacts]) -> str:
-    """Write five lines of Python that classify one sample.
+def usage_code(repository: str, encoders: Sequence[EncoderFacts], regression: bool = False) -> str:
+    """Write five lines of Python that classify one sample, or predict its number.
 
     The files that it names (`clip.wav`, `image.jpg`, `clip.mp4`) are the reader's.
     """
@@ -115,7 +126,7 @@ def usage_code(repository: str, encoders: Sequence[EncoderFacts]) -> str:
             f'model = MultimodalForClassification.from_pretrained("{repository}")',
             f'processor = MultimodalProcessor.from_pretrained("{repository}")',
             f"logits = model(**processor({{{values}}})).logits",
-            "print(model.config.id2label[logits.argmax(-1).item()])",
+            "print(logits.item())" if regression else "print(model.config.id2label[logits.argmax(-1).item()])",
         ]
     )
 
@@ -156,7 +167,7 @@ def render_card(facts: CardFacts, captions: dict[str, tuple[str, str]] | None = 
     card = ModelCard.from_template(
         card_data(facts),
         template_path=str(template_path()),
-        usage=usage_code(facts.repository, facts.encoders),
+        usage=usage_code(facts.repository, facts.encoders, facts.regression),
         figures=captions or {},
         **template_values(facts),
     )

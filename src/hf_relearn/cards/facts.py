@@ -116,6 +116,7 @@ class CardFacts:
         fusion: how they are joined.
         class_names: names of the classes, by label.
         multi_label: whether a sample may have several classes.
+        regression: whether a number is predicted, whose name stands in the place of a class.
         unimodal_loss_weight: weight of the uni-modal heads' loss; 0 without heads.
         datasets: what it was trained on.
         results: split -> metric -> value.
@@ -135,6 +136,7 @@ class CardFacts:
     fusion: str
     class_names: Sequence[str]
     multi_label: bool = False
+    regression: bool = False
     unimodal_loss_weight: float = 0.0
     datasets: Sequence[DatasetFacts] = ()
     results: Results = field(default_factory=dict)
@@ -209,6 +211,7 @@ def collect_facts(
         fusion=config.fusion,
         class_names=list((config.id2label or {}).values()),
         multi_label=config.problem_type == "multi_label_classification",
+        regression=config.problem_type == "regression",
         unimodal_loss_weight=config.unimodal_loss_weight,
         datasets=datasets,
         results=results,

@@ -20,9 +20,9 @@ _KINDS = {
     "table": "a row of a table",
 }
 _ABLATIONS = {
-    "alone": "unimodal_{}_accuracy",
-    "only this one given": "only_{}_accuracy",
-    "all but this one": "without_{}_accuracy",
+    "alone": "unimodal_{}_{}",
+    "only this one given": "only_{}_{}",
+    "all but this one": "without_{}_{}",
 }
 
 
@@ -62,23 +62,25 @@ def template_values(facts: CardFacts) -> dict[str, Any]:
 
 
 def _ablations(facts: CardFacts, split: str | None) -> list[list[str]]:
-    """Make rows of accuracies by modality below their header; empty if none was measured."""
+    """Make rows of accuracies, or R², by modality below their header; empty if none was measured."""
     measured = facts.results.get(split, {}) if split else {}
+    metric = "r2" if facts.regression else "accuracy"
     shown = {
         title: key
         for title, key in _ABLATIONS.items()
-        if any(key.format(name) in measured for name in facts.modalities)
+        if any(key.format(name, metric) in measured for name in facts.modalities)
     }
     rows = [
-        [text(name), *(number(measured.get(key.format(name))) for key in shown.values())] for name in facts.modalities
+        [text(name), *(number(measured.get(key.format(name, metric))) for key in shown.values())]
+        for name in facts.modalities
     ]
-    together = ["*all together*", *([number(measured.get("accuracy"))] * len(shown))]
+    together = ["*all together*", *([number(measured.get(metric))] * len(shown))]
     return [["modality", *shown], *rows, together] if shown else []
 
 
 def _weak_modalities(facts: CardFacts, split: str | None) -> dict[str, float]:
     """Find the accuracies of the modalities that hardly beat guessing."""
-    if split is None or not facts.class_names:
+    if split is None or not facts.class_names or facts.regression:
         return {}
     found = {name: finite(facts.results[split].get(f"unimodal_{name}_accuracy")) for name in facts.modalities}
     chance = 1 / len(facts.class_names)

@@ -145,7 +145,7 @@ def diagnose(
     notes += found.notes
     if as_json:
         modalities = {
-            name: {**asdict(diagnosis), "probe_accuracy": found.probe_accuracies[name]}
+            name: {**asdict(diagnosis), "probe_accuracy": found.probe_accuracies.get(name)}
             for name, diagnosis in found.modalities.items()
         }
         print_json({"modalities": modalities, "num_classes": found.num_classes, "notes": notes})
@@ -187,6 +187,7 @@ def _load_splits(
         seed=seed,
         unreadable=unreadable,
         max_unreadable_share=1.0,
+        problem_type="regression" if model.config.problem_type == "regression" else "classification",
     )
     if not drawn:
         return splits, []
@@ -211,7 +212,8 @@ def _table(found: "SavedModelDiagnosis") -> str:
         key: title for key, title in names.items() if any(getattr(item, key) is not None for item in items.values())
     }
     shared = all(item.memorised is not None for item in items.values())
-    header = ["modality", *shown.values(), "memorised" if shared else "alpha", "probe", "samples"]
+    probes = ["probe"] if found.probe_accuracies else []
+    header = ["modality", *shown.values(), "memorised" if shared else "alpha", *probes, "samples"]
     rows = [
         [
             name,
@@ -219,9 +221,10 @@ def _table(found: "SavedModelDiagnosis") -> str:
             f"{min(item.memorised or 0.0, 1.0):.0%} ± {item.memorised_error or 0.0:.0%}"
             if shared
             else f"{item.alpha:.3f}",
-            f"{found.probe_accuracies[name]:.3f}",
+            *(f"{found.probe_accuracies[name]:.3f}" for _ in probes),
             f"{item.train_size} / {item.val_size}",
         ]
         for name, item in items.items()
     ]
-    return f"{text_table(header, rows)}\n{found.num_classes} classes"
+    measured = f"{found.num_classes} classes" if found.num_classes else "separabilities are R² of the predicted number"
+    return f"{text_table(header, rows)}\n{measured}"

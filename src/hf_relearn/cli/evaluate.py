@@ -59,14 +59,15 @@ def evaluate(
 ) -> None:
     """Evaluate a saved model on a data set with labels.
 
-    Prints the metrics, those of each class too, and writes metrics.json, predictions.csv and the confusion matrix as
-    confusion.png.
+    Prints the metrics, those of each class too, and writes metrics.json, predictions.csv and, of classes, the
+    confusion matrix as confusion.png.
     """
     with quiet(context):
         from hf_relearn.data.table_labels import with_classes_of
         from hf_relearn.data.tables import load_table
         from hf_relearn.experiments.evaluation import class_names, evaluate_saved_model
         from hf_relearn.training import MultimodalCollator
+        from hf_relearn.training.targets import is_regression
 
         loaded, processor = load_model(model, revision)
         column_of = given_columns(columns, processor)
@@ -80,24 +81,30 @@ def evaluate(
             splits={"train": split, "validation": split},  # neither is drawn from the other
             unreadable=unreadable,
             max_unreadable_share=1.0,
+            problem_type="regression" if is_regression(loaded) else "classification",
         )["train"]
         names = class_names(loaded)
+        if not is_regression(loaded):
+            table = with_classes_of(table, label, names, dataset_name)
         found = evaluate_saved_model(
             loaded,
             MultimodalCollator(processor, column_of, label, num_labels=len(names)),
-            with_classes_of(table, label, names, dataset_name),
+            table,
             batch_size=batch_size,
             use_cpu=cpu,
             progress=sys.stderr.isatty() and not as_json,
         )
         files = [str(path) for path in found.write(output)]
     if as_json:
-        print_json({"metrics": found.metrics, "per_class": found.by_class.per_class, "files": files})
+        print_json({"metrics": found.metrics, "per_class": found.per_class, "files": files})
         return
     print(text_table(["metric", "value"], [[name, f"{value:.4f}"] for name, value in found.metrics.items()]))
+    if not found.per_class:
+        print(f"\nWritten: {', '.join(files)}")
+        return
     header = ["class", "precision", "recall", "f1", "samples"]
     rows = [
         [name, *(f"{values[key]:.3f}" for key in ("precision", "recall", "f1")), f"{values['support']:.0f}"]
-        for name, values in found.by_class.per_class.items()
+        for name, values in found.per_class.items()
     ]
     print(f"\n{text_table(header, rows)}\n\nWritten: {', '.join(files)}")

@@ -1,4 +1,4 @@
-"""A label column as classes: what is not a class is refused, and names that differ by little are told of."""
+"""A label column as classes or numbers: what is neither is refused, names that differ by little are told of."""
 
 import logging
 import unicodedata
@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 from datasets import ClassLabel, Dataset, DatasetDict, List, Value
 
 from hf_relearn.data.table_files import TableError
@@ -37,6 +38,8 @@ def with_class_labels(splits: DatasetDict, column: str, name: str) -> DatasetDic
         return splits
     if not isinstance(item, Value) or "float" in item.dtype or item.dtype == "bool":
         hint = ": turn true and false into the names of two classes" if getattr(item, "dtype", "") == "bool" else ""
+        if not several and "float" in getattr(item, "dtype", ""):
+            hint = "; to predict the number, add --problem_type regression"
         raise TableError(
             f"the label column {column!r} of {name} holds {feature}: it needs one class per sample, or a list of them"
             f"{hint}"
@@ -56,6 +59,33 @@ def with_class_labels(splits: DatasetDict, column: str, name: str) -> DatasetDic
     classes = ClassLabel(names=[str(value) for value in values])
     target = List(classes) if several else classes
     return DatasetDict({part: _numbered(split, column, numbers, target) for part, split in splits.items()})
+
+
+def with_numbers(splits: DatasetDict, column: str, name: str) -> DatasetDict:
+    """Make the label column of all splits a number, as a regression predicts it; an empty cell is an unknown one.
+
+    Args:
+        splits: with the column `column`.
+        column: integers or floats.
+        name: of the data set, for messages.
+
+    Raises:
+        TableError: for classes, lists and other things, infinite numbers, or a split without any number.
+    """
+    for part, split in splits.items():
+        feature = split.features[column]
+        if not isinstance(feature, Value) or not feature.dtype.startswith(("int", "uint", "float", "decimal")):
+            raise TableError(
+                f"the {part} split of {name}: the label column {column!r} holds {feature}, but a regression predicts "
+                "one number per sample: for classes leave out --problem_type regression"
+            )
+    numbers = DatasetDict({part: split.cast_column(column, Value("float64")) for part, split in splits.items()})
+    for part, split in numbers.items():
+        values = np.array([np.nan if value is None else value for value in split[column]], dtype=np.float64)
+        if np.isinf(values).any() or np.isnan(values).all():
+            found = "infinite numbers" if np.isinf(values).any() else "no number at all"
+            raise TableError(f"the {part} split of {name}: the label column {column!r} holds {found}")
+    return numbers
 
 
 def with_classes_of(split: Dataset, column: str, names: Sequence[str], origin: str) -> Dataset:

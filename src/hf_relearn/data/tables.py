@@ -11,9 +11,9 @@ import numpy as np
 from datasets import Audio, ClassLabel, Dataset, DatasetDict, Image, Value, Video
 
 from hf_relearn.data.table_files import TableError, read_table
-from hf_relearn.data.table_labels import with_class_labels
+from hf_relearn.data.table_labels import with_class_labels, with_numbers
 from hf_relearn.data.table_media import UNREADABLE, handle_unreadable
-from hf_relearn.method import stratified_indices
+from hf_relearn.method import quantile_strata, stratified_indices, stratified_split
 
 logger = logging.getLogger(__name__)
 
@@ -163,6 +163,7 @@ def load_table(
     seed: int = 0,
     unreadable: str | None = None,
     max_unreadable_share: float = 0.01,
+    problem_type: str = "classification",
 ) -> DatasetDict:
     """Load a data set and bring its columns into the form that the processor reads.
 
@@ -190,10 +191,12 @@ def load_table(
             `"error"`, leave out their rows (`"skip"`), or take their values for missing ones (`"missing"`). None does
             not look.
         max_unreadable_share: share of a split's rows, 0 to 1, that may be skipped or have missing values so.
+        problem_type: `"classification"`, or `"regression"` for labels that are numbers; an empty cell is then an
+            unknown number, and parts are drawn by quantiles.
 
     Returns:
         Splits `train`, `validation` and, if there is one, `test`; media undecoded, labels as `ClassLabel` or
-        `List(ClassLabel)` with the classes of all splits.
+        `List(ClassLabel)` with the classes of all splits, or as float64.
 
     Raises:
         TableError: if a table cannot be read, a split or column is missing, a column holds other things than its
@@ -227,17 +230,18 @@ def load_table(
         for modality, modality_columns in columns.items():
             dataset = prepare_column(dataset, modality_columns, kind_of[modality], origin, folder, must_exist)
         chosen[part] = dataset
-    chosen = with_class_labels(chosen, label_column, name)
-    one_class = isinstance(chosen["train"].features[label_column], ClassLabel)
+    with_labels = with_numbers if problem_type == "regression" else with_class_labels
+    chosen = with_labels(chosen, label_column, name)
     for part, fraction, part_seed in (("test", test_fraction, 0), ("validation", validation_fraction, seed)):
         if part not in chosen and (part == "validation" or fraction > 0):
             chosen = _with_drawn_part(chosen, part, fraction, part_seed, label_column, name)
     if max_train_samples is not None and max_train_samples < len(chosen["train"]):
         train = chosen["train"]
+        strata = _strata(train, label_column)
         indices = (
-            stratified_indices(train[label_column][:], max_train_samples, seed)
-            if one_class
-            else np.sort(np.random.default_rng(seed).choice(len(train), max_train_samples, replace=False))
+            np.sort(np.random.default_rng(seed).choice(len(train), max_train_samples, replace=False))
+            if strata is None
+            else stratified_indices(strata, max_train_samples, seed)
         )
         chosen["train"] = train.select(indices)
     if unreadable is not None:
@@ -249,13 +253,18 @@ def load_table(
 def _with_drawn_part(
     splits: DatasetDict, part: str, fraction: float, seed: int, label_column: str, name: str
 ) -> DatasetDict:
-    """Draw a part from the training split, stratified if a sample has one class."""
+    """Draw a part from the training split, stratified if a sample has one class or number."""
     train, stratum = splits["train"], {}
+    strata = _strata(train, label_column)
     if isinstance(train.features[label_column], ClassLabel):
         stratum = {"stratify_by_column": label_column}
         _refuse_lone_classes(train, label_column, name, part)
     try:
-        drawn = train.train_test_split(test_size=fraction, seed=seed, **stratum)
+        if stratum or strata is None:
+            drawn = train.train_test_split(test_size=fraction, seed=seed, **stratum)
+        else:
+            kept, held_out = stratified_split(strata, fraction, seed)
+            drawn = DatasetDict(train=train.select(kept), test=train.select(held_out))
     except ValueError as error:
         raise TableError(
             f"a {part} split cannot be drawn from the {len(train)} rows of the train split of {name} ({error}): name "
@@ -264,9 +273,20 @@ def _with_drawn_part(
     if part == "test":
         logger.warning(
             "%s has no test split: %d of the %d training rows are drawn as one, %sby a fixed seed",
-            *(name, len(drawn["test"]), len(train), "stratified and " if stratum else ""),
+            *(name, len(drawn["test"]), len(train), "" if strata is None else "stratified and "),
         )
     return DatasetDict({**splits, "train": drawn["train"], part: drawn["test"]})
+
+
+def _strata(train: Dataset, label_column: str) -> np.ndarray | None:
+    """Return integers whose shares a draw keeps: classes, or quantiles of numbers; None for lists of classes."""
+    feature = train.features[label_column]
+    if isinstance(feature, ClassLabel):
+        return np.asarray(train[label_column][:])
+    if isinstance(feature, Value):
+        values = [np.nan if value is None else value for value in train[label_column]]
+        return quantile_strata(np.asarray(values, dtype=np.float64))
+    return None
 
 
 def _refuse_lone_classes(train: Dataset, column: str, name: str, part: str) -> None:

@@ -51,14 +51,17 @@ def build_page(
     """
     kinds = {name: modality.kind for name, modality in classify.model.config.modalities.items()}
 
-    def answer(*given: Any) -> tuple[dict[str, float], str]:
+    number = classify.model.config.problem_type == "regression"
+
+    def answer(*given: Any) -> tuple[dict[str, float] | float, str]:
         try:
             sample = {name: _raw_value(name, kinds[name], value) for name, value in zip(kinds, given, strict=True)}
             entries = classify(sample, top_k=None, return_contributions=len(kinds) > 1)
         except (ValueError, TypeError, OSError) as error:
             raise gradio.Error(html.escape(_without_folders(str(error), given)), print_exception=False) from error
         scores = {str(entry["label"]): entry["score"] for entry in entries}
-        return scores, _shares(entries[0], [name for name, value in sample.items() if value is None])
+        shares = _shares(entries[0], [name for name, value in sample.items() if value is None])
+        return (entries[0]["score"] if number else scores), shares
 
     with gradio.Blocks(title=title, analytics_enabled=False, delete_cache=CLEANING) as page:
         about = f"{text(description)}\n\n" if description else ""
@@ -69,12 +72,15 @@ def build_page(
                     _input(name, modality, classify.processor)
                     for name, modality in classify.model.config.modalities.items()
                 ]
-                button = gradio.Button("Classify", variant="primary", elem_id="classify")
+                button = gradio.Button("Predict" if number else "Classify", variant="primary", elem_id="classify")
                 if examples and examples[0]:
                     gradio.Examples(examples[0], inputs, example_labels=examples[1], elem_id="examples")
             with gradio.Column():
-                scores = gradio.Label(
-                    label="Scores", num_top_classes=classify.model.config.num_labels, elem_id="scores"
+                labels = classify.model.config.id2label
+                scores = (
+                    gradio.Number(label=labels[0], interactive=False, elem_id="scores")
+                    if number
+                    else gradio.Label(label="Scores", num_top_classes=len(labels), elem_id="scores")
                 )
                 shares = gradio.HTML(
                     label="Contributions", show_label=True, container=True, padding=True, elem_id="contributions"

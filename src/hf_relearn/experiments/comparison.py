@@ -68,6 +68,11 @@ def run_or_compare(
         )
         if result.trainer.push_failure is not None:
             sys.exit(PUSH_FAILED_EXIT_CODE)
+    elif experiment.numbers:
+        raise ValueError(
+            "--compare compares accuracies and does not know --problem_type regression: run the presets one by one, "
+            "each with an --output_dir of its own"
+        )
     elif args.process_index == 0:  # the other processes have nothing to do: each run is a process of its own
         seeds = [args.seed + place for place in range(run.compare_seeds)]
         runs = plan_comparison(experiment, args, run.compare_arms, seeds)

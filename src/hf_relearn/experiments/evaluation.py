@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from hf_relearn.report.by_class import ClassResults, class_probabilities, class_
 from hf_relearn.report.confusion_figure import confusion_figure
 from hf_relearn.report.theme import render_png
 from hf_relearn.training import MultimodalCollator, MultimodalRelearnTrainer, RelearnTrainingArguments
+from hf_relearn.training.targets import is_regression
 
 
 @dataclass(frozen=True)
@@ -27,23 +28,28 @@ class Evaluation:
 
     Attributes:
         metrics: those of the run's report, by name.
-        by_class: those of each class, and the confusion matrix.
-        names: of the classes.
-        labels: (n,) integers, -100 without a class, or (n, classes) zeros and ones.
-        scores: (n, classes) probabilities.
+        by_class: those of each class, and the confusion matrix; None if numbers are predicted.
+        names: of the classes, or of the number.
+        labels: (n,) integers, -100 without a class, or (n, classes) zeros and ones; or (n,) floats, the numbers.
+        scores: (n, classes) probabilities, or (n, 1) predicted numbers.
     """
 
     metrics: dict[str, float]
-    by_class: ClassResults
+    by_class: ClassResults | None
     names: Sequence[str]
     labels: np.ndarray
     scores: np.ndarray
+
+    @property
+    def per_class(self) -> Mapping[str, Mapping[str, float]]:
+        """Return class -> `precision`, `recall`, `f1` and `support`; empty if numbers are predicted."""
+        return self.by_class.per_class if self.by_class is not None else {}
 
     def write(self, folder: str | Path) -> list[Path]:
         """Write `metrics.json`, `predictions.csv` and, if there is one, `confusion.png`; returns their paths."""
         root = Path(folder)
         root.mkdir(parents=True, exist_ok=True)
-        per_class, confusion = self.by_class.per_class, self.by_class.confusion
+        per_class, confusion = self.per_class, self.by_class.confusion if self.by_class else None
         found = {"metrics": self.metrics, "per_class": per_class, "confusion": confusion}
         files = {
             "metrics.json": (json.dumps(found, indent=2, ensure_ascii=False) + "\n").encode(),
@@ -59,6 +65,12 @@ class Evaluation:
     def _table(self) -> str:
         text = io.StringIO()
         writer = csv.writer(text)
+        if np.issubdtype(self.labels.dtype, np.floating) and self.labels.ndim == 1:
+            writer.writerow(["sample", "label", "prediction"])
+            pairs = zip(self.labels, self.scores[:, 0], strict=True)
+            for number, pair in enumerate(pairs):
+                writer.writerow([number, *("" if np.isnan(value) else f"{value:.9g}" for value in pair)])
+            return text.getvalue()
         writer.writerow(["sample", "label", "prediction", *self.names])
         for number, (label, scores) in enumerate(zip(self.labels, self.scores, strict=True)):
             true, said = self._named(label), self._named(scores > 0.5 if label.ndim else scores.argmax())
@@ -111,6 +123,8 @@ def evaluate_saved_model(
         trainer.log = lambda *_args, **_kwargs: None  # type: ignore[method-assign]  # the metrics are returned
         metrics, found = predict(trainer, dataset, "test")
     names = class_names(model)
+    if is_regression(model):
+        return Evaluation(quality_metrics(metrics, "test"), None, names, found.labels, found.logits)
     by_class = class_results("test", found.labels, found.logits, names)
     return Evaluation(
         metrics=quality_metrics(metrics, "test"),

@@ -25,7 +25,8 @@ class Experiment:
     Args:
         title: heading of the report.
         modalities: modality -> its column and backbone, in the order of fusion.
-        label_column: column of a `ClassLabel`, or of a list of them if a sample may have several classes.
+        label_column: column of a `ClassLabel`, or of a list of them if a sample may have several classes, or of
+            numbers to predict.
         train, evaluation, test: the splits; evaluation and test may be None.
         model, inputs: the flags of the model and of its inputs.
         notes: what a reader of the report has to know.
@@ -84,10 +85,18 @@ class Experiment:
     @property
     def several_labels(self) -> bool:
         """Whether a sample may have several classes."""
-        return not isinstance(self.train.features[self.label_column], datasets.ClassLabel)
+        return not self.numbers and not isinstance(self.train.features[self.label_column], datasets.ClassLabel)
+
+    @property
+    def numbers(self) -> bool:
+        """Whether a number is predicted."""
+        return isinstance(self.train.features[self.label_column], datasets.Value)
 
     @property
     def class_names(self) -> list[str]:
+        """The classes in order; of a regression the name of the number."""
+        if self.numbers:
+            return [self.label_column]
         feature = self.train.features[self.label_column]
         return (feature.feature if self.several_labels else feature).names
 
@@ -138,6 +147,10 @@ class Experiment:
         kwargs["modality_options"] = merge_options(options, kwargs["modality_options"])
         if self.several_labels:
             kwargs["problem_type"] = "multi_label_classification"
+        if self.numbers:
+            kwargs |= {"problem_type": "regression", "regression_loss": self.model.regression_loss}
+        elif self.model.regression_loss != "mse":
+            raise ValueError(f"--regression_loss {self.model.regression_loss} needs --problem_type regression")
         model = MultimodalForClassification.from_backbones(
             self.backbones(), id2label=dict(enumerate(self.class_names)), **kwargs
         )

@@ -66,6 +66,13 @@ class ModelArguments:
         metadata={"help": "Weight of the loss of one linear head per modality on its own feature (0: no heads)."},
     )
     classifier_dropout: float = field(default=0.0, metadata={"help": "Dropout before the classifier."})
+    regression_loss: str = field(
+        default="mse",
+        metadata={
+            "help": "Loss of a regression: mean squared ('mse') or absolute error ('l1') of standardised targets.",
+            "choices": ["mse", "l1"],
+        },
+    )
     attn_implementation: str | None = field(
         default=None, metadata={"help": "Attention of every tower that has a choice: 'eager', 'sdpa' or another."}
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from huggingface_hub.utils import enable_progress_bars
 from transformers import TrainingArguments, set_seed
 from transformers.utils.logging import disable_progress_bar
@@ -20,6 +21,7 @@ from hf_relearn.experiments.model_arguments import read_pairs
 from hf_relearn.experiments.predictions import Predictions, predict
 from hf_relearn.experiments.results import save_result
 from hf_relearn.experiments.trackers import TrackedRun, send_report
+from hf_relearn.method import quantile_strata
 from hf_relearn.quality import quality_metrics
 from hf_relearn.relearning.terminal import LineHandler, say
 from hf_relearn.report import write_report
@@ -116,7 +118,7 @@ def run_experiment(
             columns_of(experiment.modalities),
             experiment.label_column,
             augmentation=experiment.inputs.augmentation(),
-            num_labels=len(experiment.class_names),
+            num_labels=None if experiment.numbers else len(experiment.class_names),
         ),
         train_dataset=experiment.train,
         eval_dataset=experiment.evaluation,
@@ -165,12 +167,14 @@ def run_experiment(
             samples=samples,
             by_class=_by_class(predictions, experiment.class_names),
             features={
-                name: (parts[part].with_gaps(), parts[part].labels)
+                name: (parts[part].with_gaps(), _shown_labels(parts[part].labels, experiment.numbers))
                 for name, part in (("train", "training"), ("held-out", "diagnosing"))
             }
             if parts
             else None,
-            class_names=experiment.class_names,
+            class_names=[f"{third} third" for third in ("lowest", "middle", "highest")]
+            if experiment.numbers
+            else experiment.class_names,
             notes=[*experiment.notes, *_changes_of_settings(result.records)],
         )
         verdict = read_verdict(
@@ -197,6 +201,11 @@ def run_experiment(
     return result
 
 
+def _shown_labels(labels: np.ndarray, numbers: bool) -> np.ndarray:
+    """Return the labels by which a figure colours samples: classes, or thirds of the numbers of a part."""
+    return quantile_strata(labels, 3) if numbers else labels
+
+
 def _by_class(predictions: Mapping[str, Predictions], names: Sequence[str]) -> ClassResults | None:
     """Return the results of each class on the last split, which is the test set if there is one."""
     if not predictions or len(names) < 2:
@@ -213,7 +222,7 @@ def _results_lines(results: Mapping[str, Mapping[str, float]]) -> str:
     names = [name for name in measured if name in main or name.startswith(of_modalities)] or measured
     rows = [
         [
-            plain(metric_label(name)).removesuffix(": accuracy"),
+            plain(metric_label(name)).removesuffix(": accuracy").removesuffix(": R²"),
             *(number(found.get(name)) for found in results.values()),
         ]
         for name in names

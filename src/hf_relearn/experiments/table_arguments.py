@@ -44,7 +44,17 @@ class TableArguments:
     )
     label_column: str = field(
         default="label",
-        metadata={"help": "Column with classes: names or integers; lists of them if a sample has several."},
+        metadata={
+            "help": "Column with classes: names or integers; lists of them if a sample has several; or numbers, with "
+            "--problem_type regression."
+        },
+    )
+    problem_type: str = field(
+        default="classification",
+        metadata={
+            "help": "Meaning of the labels: classes, or numbers that are predicted ('regression').",
+            "choices": ["classification", "regression"],
+        },
     )
     unreadable: str = field(
         default="error",
@@ -97,4 +107,5 @@ class TableArguments:
             seed=seed,
             unreadable=self.unreadable,
             max_unreadable_share=self.max_unreadable_share,
+            problem_type=self.problem_type,
         )

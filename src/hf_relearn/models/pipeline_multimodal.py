@@ -35,7 +35,8 @@ class MultimodalClassificationPipeline(Pipeline):
     Args:
         top_k: labels of each sample, best first; 5 by default, None for all.
         function_to_apply: what makes scores of logits: `softmax`, `sigmoid` or `none`; by default `sigmoid` for a
-            model with several labels per sample (`problem_type="multi_label_classification"`), else `softmax`.
+            model with several labels per sample (`problem_type="multi_label_classification"`), `none` for one that
+            predicts a number, which is then the score, else `softmax`.
         return_contributions: whether to tell each modality's share in each score.
         timeout: seconds that fetching one address may take; 30 by default.
         on_error: `"raise"` (the default) ends with the first sample that cannot be read; `"skip"` gives
@@ -246,8 +247,8 @@ class MultimodalClassificationPipeline(Pipeline):
         if error := errors if isinstance(errors, str) else errors[0]:  # a list for batches of one
             return {"error": error}
         if function_to_apply is None:
-            several = self.model.config.problem_type == "multi_label_classification"
-            function_to_apply = "sigmoid" if several else "softmax"
+            problem = self.model.config.problem_type
+            function_to_apply = {"multi_label_classification": "sigmoid", "regression": "none"}.get(problem, "softmax")
         scores = {name: SCORES[function_to_apply](logits[0].float()) for name, logits in model_outputs.items()}
         fused = scores.pop("logits")
         best = fused.argsort(descending=True, stable=True)[: len(fused) if top_k is None else top_k].tolist()

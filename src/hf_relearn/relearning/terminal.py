@@ -19,7 +19,7 @@ from hf_relearn.records import finite
 WIDTH = 100  # columns of a line at most
 _QUIET_SECONDS = 60  # without a bar, a training loss is printed after so long a silence
 _COMMANDS = ("hf ", "hf-relearn ", "python ", "accelerate ", "next ")
-_UNIMODAL = re.compile(r"unimodal_(.+)_accuracy")
+_UNIMODAL = re.compile(r"unimodal_(.+)_(?:accuracy|r2)")
 
 
 def say(text: str, *, error: bool = False) -> None:
@@ -178,7 +178,7 @@ def _quality(values: Mapping[str, float], best: str | None) -> str:
     """Return the fused model's main metric, and each modality by itself."""
     alone = {match[1]: value for key, value in values.items() if (match := _UNIMODAL.fullmatch(key))}
     rest = [key for key in values if key != "loss" and not key.startswith(("unimodal_", "only_", "without_"))]
-    wanted = [(best or "").removeprefix("eval_"), "accuracy", *rest, "loss"]
+    wanted = [(best or "").removeprefix("eval_"), "accuracy", "r2", *rest, "loss"]
     main = next((key for key in wanted if key in rest or (key == "loss" and key in values)), None)
     text = "" if main is None else f"  {'validation loss' if main == 'loss' else main} {values[main]:.3f}"
     if alone:

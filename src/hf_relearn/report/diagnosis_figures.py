@@ -100,7 +100,7 @@ def separability_figure(records: Sequence[Record], modalities: Sequence[str] | N
             axes.tick_params(labelbottom=True)
             axes.set_xlabel("epoch")
         if place % columns == 0:
-            axes.set_ylabel(measure.label)
+            axes.set_ylabel("R²" if any(record.get("num_classes") == 0 for record in records) else measure.label)
         _draw_points(axes, points, shown[place], label_distance=0.05 * columns)
         _draw_parts(axes, records, shown[place], measure, colors[shown[place]])
     return figure

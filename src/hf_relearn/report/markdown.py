@@ -69,12 +69,19 @@ def listed(words: Sequence[str]) -> str:
 
 
 _OF_A_MODALITY = {"unimodal": "{} alone", "only": "only {} given", "without": "without {}"}
+_OF_NUMBERS = {
+    "mae": "mean absolute error",
+    "r2": "R²",
+    "pearson": "Pearson's correlation",
+    "sign_accuracy": "accuracy of the sign",
+}
 _MEASURES = {
     "nll": "negative log likelihood",
     "ece": "expected calibration error",
     "right_alone": "share that one modality alone gets right",
 }
 _MEASURES_OF_A_MODALITY = {
+    "shapley_r2_": "{}: Shapley value of R²",
     "shapley_": "{}: Shapley value of accuracy",
     "rises_without_": "share surer of the true class without {}",
     "right_alone_": "share that only {} alone gets right",
@@ -83,17 +90,18 @@ _MEASURES_OF_A_MODALITY = {
 
 def metric_label(key: str) -> str:
     """Name a metric for a reader: `unimodal_audio_accuracy` becomes `audio alone: accuracy`."""
-    if key in _MEASURES:
-        return _MEASURES[key]
+    if key in _MEASURES or key in _OF_NUMBERS:
+        return {**_MEASURES, **_OF_NUMBERS}[key]
     for prefix, label in _MEASURES_OF_A_MODALITY.items():
         if key.startswith(prefix):
             return label.format(text(key.removeprefix(prefix)))
     what, _, rest = key.partition("_")
     if what in _OF_A_MODALITY:
-        for metric in ("accuracy", "f1_macro", "f1_weighted", "loss"):
+        for metric in ("accuracy", "f1_macro", "f1_weighted", "loss", "r2"):
             if rest.endswith(f"_{metric}"):
                 modality = text(rest.removesuffix(f"_{metric}"))
-                return f"{_OF_A_MODALITY[what].format(modality)}: {metric.replace('_', ' ')}"
+                measure = _OF_NUMBERS.get(metric, metric.replace("_", " "))
+                return f"{_OF_A_MODALITY[what].format(modality)}: {measure}"
     return text(key.replace("_", " "))
 
 

@@ -58,6 +58,12 @@ class LearningState:
     points: Sequence[Record]
 
 
+def main_metric(log_history: Sequence[Record], results: Mapping[str, Mapping[str, Any]] | None = None) -> str:
+    """Name the metric by which a model is judged: accuracy, or `r2` if it predicts a number."""
+    measured: set[str] = set().union(*log_history, *(results or {}).values())
+    return "r2" if measured & {"eval_r2", "r2"} else "accuracy"
+
+
 def was_moved(record: Record, modality: str) -> bool:
     """Check whether a record is a re-learning step at which the modality's encoder was moved."""
     return record.get("kind") == "point" and (finite(modality_entry(record, modality).get("alpha")) or 0.0) > 0
@@ -193,7 +199,8 @@ def _separability_sentences(state: LearningState, records: Sequence[Record], mod
     assert state.worst is not None
     entry = modality_entry(state.worst, modality)
     values = (
-        f"separability {_decimals(entry.get('train_separability'))} on training samples and "
+        f"{'R²' if entry.get('chance') == 0 else 'separability'} "
+        f"{_decimals(entry.get('train_separability'))} on training samples and "
         f"{_decimals(entry.get('val_separability'))} on held-out ones{at(state.worst)}, chance "
         f"{_decimals(entry.get('chance'))}"
     )

@@ -24,7 +24,7 @@ from hf_relearn.report.diagnosis_figures import (
 from hf_relearn.report.environment import environment
 from hf_relearn.report.markdown import MISSING, code, metric_label, number, percent, prose, shown_metrics, table, text
 from hf_relearn.report.projection import Part, features_figure
-from hf_relearn.report.reading import Gate, read_modality, read_run
+from hf_relearn.report.reading import Gate, main_metric, read_modality, read_run
 from hf_relearn.report.theme import NothingToDraw, render_png
 from hf_relearn.report.training_figures import accuracy_figure
 from hf_relearn.report.verdict import Samples, describe_samples, read_verdict
@@ -46,6 +46,8 @@ DIAGNOSIS_COLUMNS = {
     "memorised_error": "± memorised",
     "train_head_accuracy": "head train",
     "val_head_accuracy": "head held out",
+    "train_head_r2": "head R² train",
+    "val_head_r2": "head R² held out",
     "diagnosed_alpha": "α diagnosed",
 }
 # Those that are shares of something and read best as per cent.
@@ -172,10 +174,10 @@ def _earlier_feature_figures(output_dir: Path, modalities: Sequence[str]) -> lis
 
 
 _SEPARABILITY_CAPTION = (
-    "Separability of the classes in each modality's features: of training samples (solid), each left out of its own "
-    "prediction, and of held-out samples (dashed, with a band of two standard errors of the gap). A solid curve above "
-    "the band is over-fitted. Full vertical lines are re-learning points at which the modality was moved, with the "
-    "strength α; short dotted ones those at which it was kept. Dotted: chance."
+    "{} each modality's features: of training samples (solid), each left out of its own prediction, and of held-out "
+    "samples (dashed, with a band of two standard errors of the gap). A solid curve above the band is over-fitted. "
+    "Full vertical lines are re-learning points at which the modality was moved, with the strength α; short dotted "
+    "ones those at which it was kept. Dotted: chance."
 )
 _PURITY_CAPTION = (
     "Purity of the training part (solid) and the held-out part (dashed): the strength that the diagnosis asks for "
@@ -205,12 +207,14 @@ def draw_figures(
     Returns:
         File name -> (subject, caption, figure), and for each figure left out its subject -> the reason.
     """
-    measure = measure_of(records, modalities)
+    measure, metric = measure_of(records, modalities), metric_label(main_metric(log_history))
+    of_numbers = any(record.get("num_classes") == 0 for record in records)
+    measured = "R² of the number by" if of_numbers else "Separability of the classes in"
     wanted: list[tuple[str, str, str, Callable[[], Figure]]] = [
         (
             "purity.png" if measure is PURITY else "separability.png",
             "the purities" if measure is PURITY else "the separability",
-            _PURITY_CAPTION if measure is PURITY else _SEPARABILITY_CAPTION,
+            _PURITY_CAPTION if measure is PURITY else _SEPARABILITY_CAPTION.format(measured),
             partial(separability_figure, records, modalities),
         ),
         (
@@ -229,8 +233,8 @@ def draw_figures(
         ),
         (
             "accuracy.png",
-            "the validation accuracy",
-            "Validation accuracy of the fused model and of each modality by itself, with the re-learning points.",
+            f"the validation {metric}",
+            f"Validation {metric} of the fused model and of each modality by itself, with the re-learning points.",
             partial(accuracy_figure, records, log_history, modalities),
         ),
     ]
@@ -288,9 +292,10 @@ def _diagnosis_text(records: Sequence[Record], modalities: Sequence[str], gate: 
     sizes = [record for record in records if record.get("diagnosis_size")]
     if sizes:
         last = sizes[-1]
+        classes = last.get("num_classes") != 0 and f" in {number(last.get('num_classes'))} classes" or ""
         lines.append(
             f"\nA diagnosis looks at {number(last.get('train_size'))} training samples and "
-            f"{number(last.get('diagnosis_size'))} held-out ones in {number(last.get('num_classes'))} classes."
+            f"{number(last.get('diagnosis_size'))} held-out ones{classes}."
             f"{_cost(last)}"
         )
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""The figure of training itself: validation accuracy over a run."""
+"""The figure of training itself: validation accuracy, or R², over a run."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,8 @@ from hf_relearn.records import (
     modality_order,
     relearning_points,
 )
-from hf_relearn.report.reading import was_moved
+from hf_relearn.report.markdown import metric_label
+from hf_relearn.report.reading import main_metric, was_moved
 from hf_relearn.report.theme import (
     FIGURE_WIDTH,
     INK,
@@ -35,7 +36,7 @@ MOST_MARKERS = 12  # a curve of more evaluations carries no marks
 def accuracy_figure(
     records: Sequence[Record], log_history: Sequence[Record], modalities: Sequence[str] | None = None
 ) -> Figure:
-    """Validation accuracy over training, with the re-learning steps and the accuracy of each modality by itself.
+    """Validation accuracy, or R², over training, with the re-learning steps and that of each modality by itself.
 
     Args:
         records: Diagnosis records.
@@ -49,9 +50,10 @@ def accuracy_figure(
         NothingToDraw: The log holds no accuracy, or that of one evaluation only.
     """
     colors = modality_colors(modalities or modality_order(records, log_history))
-    curves = [("fused", INK, 2.6, *evaluation_series(log_history, "eval_accuracy"))]
+    metric = main_metric(log_history)
+    curves = [("fused", INK, 2.6, *evaluation_series(log_history, f"eval_{metric}"))]
     for name, color in colors.items():
-        curves.append((f"{name} alone", color, 1.4, *evaluation_series(log_history, f"eval_unimodal_{name}_accuracy")))
+        curves.append((f"{name} alone", color, 1.4, *evaluation_series(log_history, f"eval_unimodal_{name}_{metric}")))
     curves = [curve for curve in curves if curve[3].size]
     if not curves:
         raise NothingToDraw("the log holds no validation accuracy")
@@ -65,7 +67,7 @@ def accuracy_figure(
     _fit_accuracy_axis(axes, np.concatenate([values for *_, values in curves]))
     _mark_points(axes, relearning_points(records), list(colors))
     axes.set_xlabel("epoch")
-    axes.set_ylabel("validation accuracy")
+    axes.set_ylabel(f"validation {metric_label(metric)}")
     label_line_ends(
         axes, [(float(values[-1]), f"{name} {values[-1]:.2f}", color) for name, color, _, _, values in curves]
     )

@@ -8,7 +8,7 @@ import numpy as np
 
 from hf_relearn.records import Record, evaluation_series, finite, modality_entry
 from hf_relearn.report.markdown import listed, percent, text
-from hf_relearn.report.reading import Gate, LearningState, at, at_all, learning_state, memorised_share
+from hf_relearn.report.reading import Gate, LearningState, at, at_all, learning_state, main_metric, memorised_share
 
 TOO_FEW_SAMPLES = 20  # an accuracy of fewer has a standard error of about 10 points and more
 FEW_SAMPLES = 50  # a share of fewer samples has a standard error of up to 7 points and more
@@ -52,8 +52,9 @@ def read_verdict(
     split = chosen_split(results)
     metrics = results.get(split, {}) if split is not None else {}
     size = _size(samples, split)
-    worth, balance = _worth(split, metrics, log_history, modalities, size)
-    course, advice = _course(log_history, results)
+    metric = main_metric(log_history, results)
+    worth, balance = _worth(split, metrics, log_history, modalities, size, metric)
+    course, advice = _course(log_history, results, metric)
     sentences = [*worth, *course]
     sentences += [sentence for name, state in states.items() for sentence in _of_modality(name, state)]
     if records and not any(state.memorised or state.uninformative for state in states.values()):
@@ -70,13 +71,14 @@ def read_verdict(
     return " ".join(sentences)
 
 
-def describe_samples(samples: Samples | None, results: Results | None = None) -> list[str]:
+def describe_samples(samples: Samples | None, results: Results | None = None, *, numbers: bool = False) -> list[str]:
     """Return one sentence or two for each split: how many samples it holds, how many lack which modality, and whether
     they are too few to evaluate on.
 
     Args:
         samples: split -> counts.
         results: split -> metric -> value, for the error of an accuracy; None takes that of 0.5.
+        numbers: whether numbers are predicted, so that there is no accuracy.
     """
     sentences = []
     for split, counts in (samples or {}).items():
@@ -88,9 +90,11 @@ def describe_samples(samples: Samples | None, results: Results | None = None) ->
         ]
         sentence = f"*{text(split)}*: {size:,} samples" + (f", of which {listed(lacking)}" if lacking else "") + "."
         if 0 < size < FEW_SAMPLES and split not in ("train", "held-out"):
-            accuracy = finite((results or {}).get(split, {}).get("accuracy"))
+            found = (results or {}).get(split, {})
+            accuracy = finite(found.get("accuracy"))
             error = 100 * _error(0.5 if accuracy is None else accuracy, size)
-            sentence += f" So few say {_says(size)}: the standard error of an accuracy is {error:.0f} points."
+            known = "." if numbers or "r2" in found else f": the standard error of an accuracy is {error:.0f} points."
+            sentence += f" So few say {_says(size)}{known}"
         sentences.append(sentence)
     return sentences
 
@@ -117,25 +121,31 @@ def _worth(
     log_history: Sequence[Record],
     modalities: Sequence[str],
     size: int | None,
+    metric: str,
 ) -> tuple[list[str], str]:
     """Say what the model and each modality reach; and `below` if the fusion is worse than its best modality."""
     where = f"On *{text(split)}*" if split is not None else "In the last evaluation"
-    fused = finite(metrics.get("accuracy"))
-    alone = {name: finite(metrics.get(f"unimodal_{name}_accuracy")) for name in modalities}
+    fused = finite(metrics.get(metric))
+    alone = {name: finite(metrics.get(f"unimodal_{name}_{metric}")) for name in modalities}
     if split is None:
-        curves = {name: evaluation_series(log_history, f"eval_unimodal_{name}_accuracy")[1] for name in modalities}
+        curves = {name: evaluation_series(log_history, f"eval_unimodal_{name}_{metric}")[1] for name in modalities}
         alone = {name: float(values[-1]) if values.size else None for name, values in curves.items()}
-        values = evaluation_series(log_history, "eval_accuracy")[1]
+        values = evaluation_series(log_history, f"eval_{metric}")[1]
         fused = float(values[-1]) if values.size else None
     known = {name: value for name, value in alone.items() if value is not None}
     ordered = sorted(known, key=lambda name: -known[name])
-    by_itself = listed([f"**{text(name)}** {_points(known[name])}" for name in ordered])
+    said = _points if metric == "accuracy" else _decimals
+    by_itself = listed([f"**{text(name)}** {said(known[name])}" for name in ordered])
     if fused is None:
         return ([f"{where} each modality by itself reaches {by_itself}."] if known else []), ""
-    error = None if size is None else _error(fused, size)
-    counted = "" if size is None or error is None else f" ± {100 * error:.1f} % ({size:,} samples)"
+    error = None if size is None or metric != "accuracy" else _error(fused, size)
+    counted = "" if size is None else f" ({size:,} samples)"
+    counted = counted if error is None else f" ± {100 * error:.1f} %{counted}"
     few = "" if size is None or size >= FEW_SAMPLES else f", which says {_says(size)}"
-    sentence = f"{where} the model reaches an accuracy of {_points(fused)}{counted}{few}"
+    mistake = finite(metrics.get("mae"))
+    counted += "" if mistake is None or metric == "accuracy" else f" and a mean absolute error of {mistake:.3g}"
+    kind = "an accuracy" if metric == "accuracy" else "an R²"
+    sentence = f"{where} the model reaches {kind} of {said(fused)}{counted}{few}"
     if not known:
         return [f"{sentence}."], ""
     best, difference = ordered[0], fused - known[ordered[0]]
@@ -143,17 +153,18 @@ def _worth(
     if len(known) == 1:
         return [f"{sentence}; by itself {by_itself}."], ""
     if difference < -margin:
-        verdict, balance = f"{-100 * difference:.1f} points **below** its best modality, {text(best)}", "below"
+        verdict, balance = f"{_difference(-difference, metric)} **below** its best modality, {text(best)}", "below"
     elif difference > margin:
-        verdict, balance = f"{100 * difference:.1f} points above its best modality, {text(best)}", ""
+        verdict, balance = f"{_difference(difference, metric)} above its best modality, {text(best)}", ""
     else:
         verdict, balance = f"about as good as its best modality, {text(best)}, alone", "level"
     return [f"{sentence}; by itself {by_itself}.", f"The fusion is {verdict}."], balance
 
 
-def _course(log_history: Sequence[Record], results: Results) -> tuple[list[str], str]:
-    """Read the curve of the validation accuracy, and say what follows."""
-    epochs, values = evaluation_series(log_history, "eval_accuracy")
+def _course(log_history: Sequence[Record], results: Results, metric: str) -> tuple[list[str], str]:
+    """Read the curve of the validation accuracy, or R², and say what follows."""
+    epochs, values = evaluation_series(log_history, f"eval_{metric}")
+    label, said = ("accuracy", _points) if metric == "accuracy" else ("R²", _decimals)
     if values.size < 4:
         return [], ""
     best = int(values.argmax())
@@ -161,17 +172,17 @@ def _course(log_history: Sequence[Record], results: Results) -> tuple[list[str],
     scatter = max(0.02, 2 * float(np.median(np.abs(np.diff(values)))))
     end = float(np.mean(values[-max(1, values.size // 8) :]))
     if values[best] - end > scatter:
-        kept = any(finite(metrics.get("accuracy")) == values[best] for metrics in results.values())
+        kept = any(finite(metrics.get(metric)) == values[best] for metrics in results.values())
         sentence = (
-            f"Validation accuracy was highest at epoch {epochs[best]:g} ({_points(values[best])}) and fell to "
-            f"{_points(values[-1])}."
+            f"Validation {label} was highest at epoch {epochs[best]:g} ({said(values[best])}) and fell to "
+            f"{said(values[-1])}."
         )
         return [
             sentence
         ], "" if kept else "keep the best checkpoint (`--load_best_model_at_end`) or train for fewer epochs"
     quarter = values[-max(2, values.size // 4) :]
     if best >= values.size - quarter.size and quarter.max() - values[: -quarter.size].max() > scatter:
-        return ["Validation accuracy was still rising at the end."], "train for more epochs"
+        return [f"Validation {label} was still rising at the end."], "train for more epochs"
     return [], ""
 
 
@@ -219,3 +230,11 @@ def _balance_advice(balance: str, states: Mapping[str, LearningState]) -> str:
 
 def _points(value: float) -> str:
     return f"{100 * value:.1f} %"
+
+
+def _decimals(value: float) -> str:
+    return f"{value:.3f}"
+
+
+def _difference(value: float, metric: str) -> str:
+    return f"{100 * value:.1f} points" if metric == "accuracy" else f"{value:.3f}"

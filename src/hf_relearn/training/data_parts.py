@@ -117,12 +117,12 @@ def splits_of_run(train_dataset: Any, diagnosis_dataset: Any, eval_dataset: Any)
     return {"train": train_dataset, "held-out": held_out, **evaluated}
 
 
-def tell_samples(samples: Mapping[str, Mapping[str, Any]], folder: Path) -> None:
+def tell_samples(samples: Mapping[str, Mapping[str, Any]], folder: Path, *, numbers: bool = False) -> None:
     """Print what `count_samples` gave, and leave it in the output directory for the report."""
     from hf_relearn.report.markdown import plain  # its import brings matplotlib
     from hf_relearn.report.verdict import describe_samples
 
-    for sentence in describe_samples(samples):
+    for sentence in describe_samples(samples, numbers=numbers):
         say(plain(sentence))
     folder.mkdir(parents=True, exist_ok=True)
     write_text_atomically(folder / SAMPLES_FILE, json.dumps(samples, indent=2) + "\n")

@@ -21,8 +21,8 @@ class NumberMeasures:
     - `unimodal_<modality>_r2`: of the predictions of its uni-modal head;
     - `only_<modality>_r2`, `without_<modality>_r2`: of the fused prediction with this modality alone and without it.
       Samples that lack the modality, or all others, do not count;
-    - `shapley_<modality>`: the modality's Shapley value of R², as `ImbalanceMeasures` has it of accuracy. No modality
-      counts as predicting the mean target, whose R² is 0.
+    - `shapley_r2_<modality>`: the modality's Shapley value of R², as `ImbalanceMeasures` has it of accuracy. No
+      modality counts as predicting the mean target, whose R² is 0.
     """
 
     def __init__(self) -> None:
@@ -60,7 +60,8 @@ class NumberMeasures:
             if name in columns and "+" not in name and rows.any()
         }
         if subsets:
-            metrics |= shapley_values(self._names, self._worth(columns, subsets, counted))
+            values = shapley_values(self._names, self._worth(columns, subsets, counted))
+            metrics |= {name.replace("shapley_", "shapley_r2_", 1): value for name, value in values.items()}
         return metrics
 
     def _worth(

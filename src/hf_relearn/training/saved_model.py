@@ -13,6 +13,7 @@ from hf_relearn.relearning.diagnoser import Diagnoser
 from hf_relearn.relearning.features import PartFeatures, multimodal_features
 from hf_relearn.training.arguments import RelearnTrainingArguments
 from hf_relearn.training.batches import MultimodalCollator
+from hf_relearn.training.targets import collator_for, is_regression
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,8 @@ class SavedModelDiagnosis:
     Attributes:
         modalities: modality -> its diagnosis.
         probe_accuracies: modality -> accuracy in [0, 1], on the held-out part, of a linear probe that was fitted on
-            the training part's features.
-        num_classes: number of classes, and so of clusters.
+            the training part's features; empty if the model predicts a number.
+        num_classes: number of classes, and so of clusters; 0 for numbers.
         notes: what makes the numbers mean less than they seem to.
     """
 
@@ -88,8 +89,10 @@ def diagnose_saved_model(
             diagnosis_n_init=n_init,
             relearn_lambda=relearn_lambda,
         )
+    settings, numbers = args.relearn_settings(), is_regression(model)
+    collator = collator_for(model, collator)
     diagnoser = Diagnoser(
-        multimodal_features, train_dataset, held_out_dataset, collator, args.relearn_settings(), args
+        multimodal_features, train_dataset, held_out_dataset, collator, settings, args, numbers=numbers
     )
     parts = diagnoser.features(model.to(args.device))
     with warnings.catch_warnings(record=True) as caught:
@@ -100,7 +103,7 @@ def diagnose_saved_model(
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
     return SavedModelDiagnosis(
         modalities=modalities,
-        probe_accuracies={name: _probe(name, parts, seed) for name in modalities},
+        probe_accuracies={} if numbers else {name: _probe(name, parts, seed) for name in modalities},
         num_classes=diagnoser.num_classes,
         notes=tuple(str(item.message) for item in caught if issubclass(item.category, DiagnosisWarning)),
     )

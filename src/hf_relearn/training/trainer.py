@@ -209,6 +209,7 @@ class MultimodalRelearnTrainer(CheckpointTrainer, DataLoadingTrainer, PushingTra
             self.data_collator,
             self.args.relearn_settings(),
             self.args,
+            numbers=is_regression(self.model),
         )
         assert self.model is not None
         return diagnoser.features(self.model)
@@ -307,7 +308,7 @@ class MultimodalRelearnTrainer(CheckpointTrainer, DataLoadingTrainer, PushingTra
         try:
             if self.is_world_process_zero() and not self._samples_told:
                 self._samples_told = True
-                tell_samples(self.samples, Path(str(self.args.output_dir)))
+                tell_samples(self.samples, Path(str(self.args.output_dir)), numbers=is_regression(self.model))
             output = super().train(resume_from_checkpoint, *args, **kwargs)
             if self.args.relearn_final:
                 choose_final_strength(self)
