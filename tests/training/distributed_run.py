@@ -61,13 +61,17 @@ def training_with_points(folder: Path) -> tuple[dict, dict]:
 
 
 def batches_of_sixteen(folder: Path) -> tuple[dict, dict]:
-    """The same global batches, however they are shared out; with uni-modal heads, and two points on the way."""
+    """The same global batches, however they are shared out; with uni-modal heads, and two points on the way.
+
+    The strength is constant: a diagnosis chooses clusters, or a separator, and may jump by a rounding.
+    """
     alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
     tensors, values = {}, {}
     for size, steps in ((16, 1), (4, 4)) if alone else ((8, 1),):
         name = f"{size} x {steps}"
         settings = {"per_device_train_batch_size": size, "gradient_accumulation_steps": steps, "optim": "sgd"}
-        settings |= {"learning_rate": 0.1, "optim_args": "momentum=0.9", "diagnosis_sampling": "all"}
+        settings |= {"learning_rate": 0.02, "optim_args": "momentum=0.9"}
+        settings |= {"diagnosis_estimator": "separability", "relearn_strength": "0.5"}
         model = tiny_model(unimodal_loss_weight=1.0)
         others = {"diagnosis_dataset": TensorRows(24, seed=3)}
         trainer = make_trainer(folder / name, model, TensorRows(48), others, **settings)

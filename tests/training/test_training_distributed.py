@@ -93,7 +93,7 @@ def test_all_processes_hold_the_same_trained_weights_and_probe(results):
 def test_losses_and_points_do_not_depend_on_how_a_batch_is_shared_out(results):
     expected, accumulated = (results[0][1]["batches"][name] for name in ("16 x 1", "4 x 4"))
     assert len(expected["losses"]) == 9 and [record["kind"] for record in expected["records"]] == ["point", "point"]
-    assert all(0 < found["alpha"] < 1 for r in expected["records"] for found in r["modalities"].values())
+    assert all(found["distance"] > 1e-3 for r in expected["records"] for found in r["modalities"].values())
     for values in (accumulated, results[1][1]["batches"]["8 x 1"], results[2][1]["batches"]["8 x 1"]):
         assert values["losses"] == pytest.approx(expected["losses"], rel=1e-5)
         assert values["norms"] == pytest.approx(expected["norms"], rel=1e-3)
@@ -102,7 +102,10 @@ def test_losses_and_points_do_not_depend_on_how_a_batch_is_shared_out(results):
             assert record["step"] == other["step"]
             for name, found in record["modalities"].items():
                 same = other["modalities"][name]
-                assert found == {**same, "distance": pytest.approx(same["distance"], rel=1e-3)}
+                assert found["alpha"] == same["alpha"] == 0.5
+                assert found["distance"] == pytest.approx(same["distance"], rel=1e-3)
+                for part in ("train_separability", "val_separability"):
+                    assert found[part] == pytest.approx(same[part], abs=0.02)
     trained = only(results[0][0], "batches.16 x 1.")
     assert len(trained) > 50
     for tensors, prefix in zip([tensors for tensors, _ in results], ("4 x 4", "8 x 1", "8 x 1"), strict=True):
