@@ -180,7 +180,7 @@ class InitialWeights(Mapping[str, torch.Tensor]):
             with self.opened():
                 return self[name]
         tensor = self._tensors[name]
-        self._count(tensor)
+        self._count(self._places[name].nbytes)
         return tensor
 
     def read_part(self, name: str, index: tuple[slice, ...]) -> torch.Tensor:
@@ -201,11 +201,11 @@ class InitialWeights(Mapping[str, torch.Tensor]):
             with self.opened():
                 return self.read_part(name, index)
         part = self._tensors[name][index]
-        self._count(part)
+        self._count(part.nbytes)
         return part
 
-    def _count(self, tensor: torch.Tensor) -> None:
-        self._bytes_read += tensor.nbytes
+    def _count(self, nbytes: int) -> None:
+        self._bytes_read += nbytes
         if self._bytes_read > _REOPEN_AFTER:
             self._open()
 

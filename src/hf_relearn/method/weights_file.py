@@ -33,12 +33,13 @@ class InitialWeightsError(ValueError):
 
 
 class Place(NamedTuple):
-    """Type, shape and strides of a tensor, and where it begins in its file, in elements of its type."""
+    """Type, shape and strides of a tensor, where it begins in its file, in elements of its type, and its bytes."""
 
     dtype: torch.dtype
     shape: tuple[int, ...]
     stride: tuple[int, ...]
     begin: int
+    nbytes: int
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,8 @@ def _place(entry: dict[str, Any], dtype: torch.dtype, offset: int) -> Place:
     shape = tuple(entry["shape"])
     stride = tuple(math.prod(shape[dim + 1 :]) for dim in range(len(shape)))
     # The values begin at a multiple of 8 bytes, and those of wider types come first.
-    return Place(dtype, shape, stride, (offset + entry["data_offsets"][0]) // dtype.itemsize)
+    begin, end = entry["data_offsets"]
+    return Place(dtype, shape, stride, (offset + begin) // dtype.itemsize, end - begin)
 
 
 class MappedTensors:
@@ -129,12 +131,12 @@ class MappedTensors:
         self._places = places
 
     def __getitem__(self, name: str) -> torch.Tensor:
-        dtype, shape, stride, begin = self._places[name]
+        dtype, shape, stride, begin, nbytes = self._places[name]
         tensor = self._values[dtype].as_strided(shape, stride, begin)
-        if tensor.nbytes >= _LARGE and sys.platform == "linux":
+        if nbytes >= _LARGE and sys.platform == "linux":
             first = begin * dtype.itemsize // mmap.PAGESIZE * mmap.PAGESIZE
             with suppress(OSError):  # before Linux 5.14
-                self._map.madvise(_POPULATE_READ, first, begin * dtype.itemsize + tensor.nbytes - first)
+                self._map.madvise(_POPULATE_READ, first, begin * dtype.itemsize + nbytes - first)
         return tensor
 
 
