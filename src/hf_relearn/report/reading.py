@@ -60,8 +60,7 @@ class LearningState:
 
 def main_metric(log_history: Sequence[Record], results: Mapping[str, Mapping[str, Any]] | None = None) -> str:
     """Name the metric by which a model is judged: accuracy, or `r2` if it predicts a number."""
-    measured: set[str] = set().union(*log_history, *(results or {}).values())
-    return "r2" if measured & {"eval_r2", "r2"} else "accuracy"
+    return "r2" if {"eval_r2", "r2"} & set().union(*log_history, *(results or {}).values()) else "accuracy"
 
 
 def was_moved(record: Record, modality: str) -> bool:

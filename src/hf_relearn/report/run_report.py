@@ -179,6 +179,7 @@ _SEPARABILITY_CAPTION = (
     "Full vertical lines are re-learning points at which the modality was moved, with the strength α; short dotted "
     "ones those at which it was kept. Dotted: chance."
 )
+_MEASURED = ("Separability of the classes in", "R² of the number by")
 _PURITY_CAPTION = (
     "Purity of the training part (solid) and the held-out part (dashed): the strength that the diagnosis asks for "
     "follows from the shaded gap. Vertical lines are re-learning points, with the strength α applied. Dotted: purity "
@@ -209,12 +210,11 @@ def draw_figures(
     """
     measure, metric = measure_of(records, modalities), metric_label(main_metric(log_history))
     of_numbers = any(record.get("num_classes") == 0 for record in records)
-    measured = "R² of the number by" if of_numbers else "Separability of the classes in"
     wanted: list[tuple[str, str, str, Callable[[], Figure]]] = [
         (
             "purity.png" if measure is PURITY else "separability.png",
             "the purities" if measure is PURITY else "the separability",
-            _PURITY_CAPTION if measure is PURITY else _SEPARABILITY_CAPTION.format(measured),
+            _PURITY_CAPTION if measure is PURITY else _SEPARABILITY_CAPTION.format(_MEASURED[of_numbers]),
             partial(separability_figure, records, modalities),
         ),
         (
@@ -292,12 +292,10 @@ def _diagnosis_text(records: Sequence[Record], modalities: Sequence[str], gate: 
     sizes = [record for record in records if record.get("diagnosis_size")]
     if sizes:
         last = sizes[-1]
-        classes = last.get("num_classes") != 0 and f" in {number(last.get('num_classes'))} classes" or ""
-        lines.append(
-            f"\nA diagnosis looks at {number(last.get('train_size'))} training samples and "
-            f"{number(last.get('diagnosis_size'))} held-out ones{classes}."
-            f"{_cost(last)}"
-        )
+        classes = f" in {number(last.get('num_classes'))} classes" if last.get("num_classes") != 0 else ""
+        parts = [number(last.get(f"{part}_size")) for part in ("train", "diagnosis")]
+        looked = f"{parts[0]} training samples and {parts[1]} held-out ones{classes}"
+        lines.append(f"\nA diagnosis looks at {looked}.{_cost(last)}")
     return "\n".join(lines)
 
 
