@@ -200,6 +200,7 @@ def test_image_text_recipe_names_the_column_that_is_not_there(tables, tmp_path):
     )
     assert process.returncode != 0
     assert "has no column 'caption'; it has audio, image, text" in process.stderr
+    assert "name the column that holds the modality 'text'" in process.stderr
     assert not (tmp_path / "run").exists()
 
 

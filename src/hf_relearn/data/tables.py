@@ -221,11 +221,16 @@ def load_table(
         origin = f"the {part} split of {name}"
         if not len(dataset):
             raise TableError(f"{origin} has no rows")
-        given = [[column] if isinstance(column, str) else column for column in columns.values()]
+        holds = {label_column: "the labels"}
+        for modality, several in columns.items():
+            holds |= {
+                column: f"the modality {modality!r}" for column in ([several] if isinstance(several, str) else several)
+            }
         there = dict.fromkeys(dataset.column_names)
-        for column in (*(each for several in given for each in several), label_column):
+        for column, what in holds.items():
             if column not in there:
-                raise TableError(f"{origin} has no column {column!r}; it has {', '.join(there)}")
+                found = f"{origin} has no column {column!r}; it has {', '.join(there)}"
+                raise TableError(f"{found}: name the column that holds {what}")
         must_exist = unreadable in (None, "error")
         for modality, modality_columns in columns.items():
             dataset = prepare_column(dataset, modality_columns, kind_of[modality], origin, folder, must_exist)
