@@ -48,10 +48,10 @@ def test_labels_of_a_datasets_data_set_come_without_decoding():
     def explode(batch):
         raise AssertionError("decoded")
 
-    dataset = datasets.Dataset.from_dict({"label": [2, 0, -1], "audio": ["a", "b", "c"]})
+    dataset = datasets.Dataset.from_dict({"label": [2, 0, -100], "audio": ["a", "b", "c"]})
     dataset.set_transform(explode)
-    assert dataset_labels(dataset).tolist() == [2, 0, -1]
-    assert dataset_labels(Subset(dataset, [2, 0])).tolist() == [-1, 2]
+    assert dataset_labels(dataset).tolist() == [2, 0, -100]
+    assert dataset_labels(Subset(dataset, [2, 0])).tolist() == [-100, 2]
     named = dataset.cast_column("label", datasets.Value("int8")).rename_column("label", "emotion")
     assert dataset_labels(named, ["emotion"]).tolist() == [2, 0, -1]
 

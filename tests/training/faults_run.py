@@ -102,10 +102,11 @@ def agreed(folder: Path) -> dict:
         "nan": seen(folder / "nan", feature_function=broken_features),
         "labels": seen(folder / "labels", train_dataset=Rows(models[0], "start"), model=models[0]),
         "rows": seen(folder / "rows", train_dataset=Rows(models[1], "diagnosis"), model=models[1]),
-        "initial weights": seen(folder / "weights", full_disk("replace", 1)),
-        "first record": seen(folder / "first", full_disk("replace", 2)),
-        "note": seen(folder / "note", full_disk("replace", 3)),
-        "record": seen(folder / "record", full_disk("fsync", 4)),
+        "samples": seen(folder / "samples", full_disk("replace", 1)),
+        "initial weights": seen(folder / "weights", full_disk("replace", 2)),
+        "first record": seen(folder / "first", full_disk("replace", 3)),
+        "note": seen(folder / "note", full_disk("replace", 4)),
+        "record": seen(folder / "record", full_disk("fsync", 5)),
     }
 
 

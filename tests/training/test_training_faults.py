@@ -35,6 +35,7 @@ def found(tmp_path_factory):
         ("features", 1, "ValueError: no features of this batch", 0),
         ("labels", 1, "OSError: row 0 is damaged", 0),
         ("rows", 1, "OSError: row 4 is damaged", 3),
+        ("samples", 0, "/samples.json", 0),
         ("initial weights", 0, "/_initial_weights-", 0),
         ("first record", 0, "/relearn_history.jsonl", 0),
         ("note", 0, "/relearn_run.json", 0),

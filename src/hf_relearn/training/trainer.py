@@ -21,6 +21,7 @@ from hf_relearn.relearning.features import (
     shows_held_out_samples,
 )
 from hf_relearn.relearning.labels import label_names
+from hf_relearn.relearning.processes import failing_together
 from hf_relearn.relearning.run_state import lock_run
 from hf_relearn.relearning.settings import RelearnSettings
 from hf_relearn.relearning.terminal import TerminalCallback
@@ -306,9 +307,10 @@ class MultimodalRelearnTrainer(CheckpointTrainer, DataLoadingTrainer, PushingTra
         self._attempts = 0
         lock = lock_run(self.args, alone=True)
         try:
-            if self.is_world_process_zero() and not self._samples_told:
-                self._samples_told = True
-                tell_samples(self.samples, Path(str(self.args.output_dir)), numbers=is_regression(self.model))
+            with failing_together(self.args.world_size):
+                if self.is_world_process_zero() and not self._samples_told:
+                    self._samples_told = True
+                    tell_samples(self.samples, Path(str(self.args.output_dir)), numbers=is_regression(self.model))
             output = super().train(resume_from_checkpoint, *args, **kwargs)
             if self.args.relearn_final:
                 choose_final_strength(self)
