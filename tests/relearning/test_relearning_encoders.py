@@ -53,7 +53,7 @@ def test_labels_of_a_datasets_data_set_come_without_decoding():
     assert dataset_labels(dataset).tolist() == [2, 0, -100]
     assert dataset_labels(Subset(dataset, [2, 0])).tolist() == [-100, 2]
     named = dataset.cast_column("label", datasets.Value("int8")).rename_column("label", "emotion")
-    assert dataset_labels(named, ["emotion"]).tolist() == [2, 0, -1]
+    assert dataset_labels(named, ["emotion"]).tolist() == [2, 0, -100]
 
 
 def test_labels_of_any_other_data_set_come_row_by_row():
