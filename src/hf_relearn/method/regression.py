@@ -4,11 +4,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from threadpoolctl import threadpool_limits
 
 from hf_relearn.method.samples import UNLABELLED, Spread, diagnosed_rows, feature_matrix, measure_spread
 from hf_relearn.method.separability import LEARNT, Separability
-from hf_relearn.method.separators import NEGLIGIBLE, PENALTIES, RIDGE_MOST, Components, Standardised
+from hf_relearn.method.separators import PENALTIES, RIDGE_MOST, Components, RidgeFit, Standardised, one_thread
 
 _STRATA = 10
 # Standard errors by which a regression has to predict the training part better than its mean does.
@@ -190,7 +189,7 @@ def measure_numbers(
     # The mean target without one training sample, which both parts leave out in the same way.
     means, val_means = -y / (len(y) - 1), -y[partners] / (len(y) - 1)
     weights = _shares_of(y, z)
-    with threadpool_limits(limits=1):
+    with one_thread():
         name, factor, predictor = _best(x, y, means, weights)
         predictions = means + factor * predictor.train(y)
         val_predictions = np.concatenate(
@@ -223,22 +222,15 @@ def measure_numbers(
     )
 
 
-class _Predictor:
-    """A ridge regression with a free intercept, whose predictions leave one training sample out.
+class _Predictor(RidgeFit):
+    """A ridge regression whose predictions leave one training sample out.
 
     Predictions are relative to the mean target, which leaves the same sample out.
     """
 
-    def __init__(self, components: Components, penalty: float):
-        self._components = components
-        shrinkage = 1 / (components.eigenvalues + penalty * components.eigenvalues.mean())
-        self._coefficients = (shrinkage[:, None] * components.targets).astype(np.float32)[:, 0]
-        self._shrinkage = shrinkage.astype(np.float32)
-
     def _residuals(self, a: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Return what a fit without each training sample leaves of its target."""
-        leverage = np.minimum((a * a) @ self._shrinkage + 1 / self._components.size, 1 - NEGLIGIBLE)
-        return (y - a @ self._coefficients) / (1 - leverage.astype(np.float64))
+        return (y - a @ self._coefficients[:, 0]) / self.left_over(a)
 
     def train(self, y: np.ndarray) -> np.ndarray:
         size = self._components.size
@@ -248,9 +240,8 @@ class _Predictor:
 
     def val(self, v: np.ndarray, y: np.ndarray, partners: np.ndarray) -> np.ndarray:
         b, a = self._components.of(v), self._components.of_train(partners)
-        influence = (a * b) @ self._shrinkage + 1 / self._components.size
-        left_out = influence * self._residuals(a, y[partners])
-        return b @ self._coefficients - left_out + y[partners] / (self._components.size - 1)
+        left_out = self.influence(a, b) * self._residuals(a, y[partners])
+        return b @ self._coefficients[:, 0] - left_out + y[partners] / (self._components.size - 1)
 
 
 class _Mean:
@@ -278,7 +269,7 @@ def _best(
         factor = float((weights * guesses * targets).sum()) / max(float((weights * guesses**2).sum()), 1e-30)
         r_squared, variance = _r_squared(y, means + max(0.0, factor) * guesses, means, weights)
         if r_squared > best[0] and r_squared > _SURE * (variance / len(y)) ** 0.5:
-            best = r_squared, f"ridge {penalty:g}", factor, predictor
+            best = r_squared, predictor.name, factor, predictor
     return best[1:]
 
 

@@ -1,14 +1,12 @@
 """Measure how well features tell classes apart, leaving one out, on training samples and on held-out ones."""
 
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 import numpy as np
-from threadpoolctl import ThreadpoolController
 
 from hf_relearn.method.samples import Spread, diagnosed_rows, feature_matrix, label_vector, measure_spread
-from hf_relearn.method.separators import Standardised, most_likely, own_probability
+from hf_relearn.method.separators import Standardised, most_likely, one_thread, own_probability
 
 # Below this separability over chance nothing has been learnt that could have been memorised.
 LEARNT = 0.05
@@ -129,7 +127,7 @@ def measure_separability(
     partners = _partners(y, z, sizes)
 
     train_scores, val_scores = np.full(len(train), np.nan), np.full(len(val), np.nan)
-    with _thread_pools().limit(limits=1):
+    with one_thread():
         separator, temperature = most_likely(x, y, sizes, counted)
         for piece in x.pieces(len(counted)):
             scores = separator.train_scores(counted[piece], y[counted[piece]])
@@ -164,12 +162,6 @@ def measure_separability(
         train_scores=train_scores,
         val_scores=val_scores,
     )
-
-
-@cache
-def _thread_pools() -> ThreadpoolController:
-    """Find the thread pools of NumPy and SciPy once, which takes some milliseconds."""
-    return ThreadpoolController()
 
 
 def _partners(y: np.ndarray, z: np.ndarray, sizes: np.ndarray) -> np.ndarray:

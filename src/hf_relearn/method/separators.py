@@ -1,11 +1,14 @@
 """Closed-form separators of a training part, whose scores of a sample leave one training sample out."""
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from functools import cache
 from typing import Any
 
 import numpy as np
 from scipy.linalg import eigh
 from scipy.linalg.blas import ssyrk
+from threadpoolctl import ThreadpoolController
 
 from hf_relearn.method.samples import Spread
 
@@ -20,6 +23,17 @@ _LEAST_LIKELIHOOD = 1e-30
 NEGLIGIBLE = 1e-6
 # Standardised training values lie within the root of their number; held-out ones may be anything.
 _FARTHEST = 1e6
+
+
+@cache
+def _thread_pools() -> ThreadpoolController:
+    """Find the thread pools of NumPy and SciPy once, which takes some milliseconds."""
+    return ThreadpoolController()
+
+
+def one_thread() -> AbstractContextManager:
+    """Compute in one thread meanwhile, so that results do not depend on how many there are."""
+    return _thread_pools().limit(limits=1)
 
 
 class Standardised:
@@ -141,23 +155,36 @@ def _kept(scatter: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return eigenvalues[kept], vectors[:, kept]
 
 
-class Ridge:
-    """Ridge regression on one-hot labels with a free intercept."""
+class RidgeFit:
+    """A ridge regression with a free intercept along the components, and what each sample adds to it."""
 
     def __init__(self, components: Components, penalty: float):
         self.name = f"ridge {penalty:g}"
-        self.temperatures = 2 * np.logspace(-3, 2, 21)
         self._components = components
         shrinkage = 1 / (components.eigenvalues + penalty * components.eigenvalues.mean())
         self._coefficients = (shrinkage[:, None] * components.targets).astype(np.float32)
         self._shrinkage = shrinkage.astype(np.float32)
 
+    def left_over(self, a: np.ndarray) -> np.ndarray:
+        """Return 1 less the leverage of training samples, (n,) float64."""
+        leverage = np.minimum(self.influence(a, a), 1 - NEGLIGIBLE)
+        return 1 - leverage.astype(np.float64)
+
+    def influence(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Return the weight of training samples a in the predictions for b, row by row."""
+        return (a * b) @ self._shrinkage + 1 / self._components.size
+
+
+class Ridge(RidgeFit):
+    """Ridge regression on one-hot labels."""
+
+    temperatures = 2 * np.logspace(-3, 2, 21)
+
     def _residuals(self, a: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the centred targets of training samples, and what a fit without each sample leaves of them."""
         targets = np.tile(-self._components.shares, (len(y), 1))
         targets[np.arange(len(y)), y] += 1
-        leverage = np.minimum((a * a) @ self._shrinkage + 1 / self._components.size, 1 - NEGLIGIBLE)
-        return targets, (targets - a @ self._coefficients) / (1 - leverage.astype(np.float64))[:, None]
+        return targets, (targets - a @ self._coefficients) / self.left_over(a)[:, None]
 
     def train_scores(self, rows: np.ndarray, y: np.ndarray) -> np.ndarray:
         targets, residuals = self._residuals(self._components.of_train(rows), y)
@@ -166,8 +193,9 @@ class Ridge:
     def val_scores(self, v: np.ndarray, z: np.ndarray, partners: np.ndarray) -> np.ndarray:
         b, a = self._components.of(v), self._components.of_train(partners)
         targets, residuals = self._residuals(a, z)
-        influence = (a * b) @ self._shrinkage + 1 / self._components.size
-        return b @ self._coefficients - influence[:, None] * residuals + targets / (self._components.size - 1)
+        return (
+            b @ self._coefficients - self.influence(a, b)[:, None] * residuals + targets / (self._components.size - 1)
+        )
 
 
 def most_likely(
