@@ -15,6 +15,8 @@ from filelock import FileLock, Timeout
 
 # Seconds in which the workers of a killed process, which inherit its lock, end by themselves.
 _PATIENCE = 30
+# Names that `whole_path` and safetensors write under.
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp|\.tmp[A-Za-z0-9]{6}")
 
 
 @contextmanager
@@ -44,6 +46,13 @@ def whole_path(path: Path, *, durable: bool = True, named: Callable[[], str] | N
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error  # a full disk names no file
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete the temporary files in a folder whose writers were killed: those of `whole_path`, and of safetensors."""
+    for path in folder.glob(".*"):
+        if _TEMPORARY.fullmatch(path.name) and path.is_file():
+            path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -170,6 +170,7 @@ def _load_splits(
 ) -> tuple["DatasetDict", list[str]]:
     """Load the parts `train` and `validation` (the held-out one), with notes for the reader."""
     from hf_relearn.data.tables import TableError, load_table, read_table
+    from hf_relearn.training.targets import is_regression
 
     names = {"train": train_split, "validation": held_out_split or "validation"}
     there = read_table(dataset_name, config_name, names)[0]
@@ -187,7 +188,7 @@ def _load_splits(
         seed=seed,
         unreadable=unreadable,
         max_unreadable_share=1.0,
-        problem_type="regression" if model.config.problem_type == "regression" else "classification",
+        problem_type="regression" if is_regression(model) else "classification",
     )
     if not drawn:
         return splits, []

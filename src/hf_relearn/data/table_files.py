@@ -178,7 +178,7 @@ def _check_file(path: Path) -> None:
 
 
 def separator(path: Path) -> str:
-    """What stands between the cells of a CSV file, by its header: a comma, or else a semicolon or tab."""
+    """Find what separates the cells of a CSV file, by its header: a comma, or else a semicolon or tab."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         header = file.readline()
     found = [mark for mark in ",;\t" if len(next(csv.reader([header], delimiter=mark), [])) > 1]

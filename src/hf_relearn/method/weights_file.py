@@ -44,7 +44,7 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """What a file of initial weights says of itself.
+    """Hold the layout that a file of initial weights notes.
 
     Attributes:
         checksum: of what was written.

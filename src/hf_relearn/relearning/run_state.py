@@ -1,7 +1,6 @@
 """The state of a run on disk: the lock on its folder, its initial weights, its records and notes."""
 
 import logging
-import re
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 from torch import nn
 from transformers import TrainerState, TrainingArguments
 
-from hf_relearn.files import FolderLock
+from hf_relearn.files import FolderLock, remove_leftovers
 from hf_relearn.method import InitialWeights, InitialWeightsError, interpolate_buffers_, soft_reinit_
 from hf_relearn.method.tensors import is_sharded
 from hf_relearn.records import (
@@ -38,8 +37,6 @@ from hf_relearn.relearning.terminal import say
 logger = logging.getLogger(__name__)
 
 LOCK_FILE = "_relearn_run.lock"
-# Names that `whole_path` and safetensors write under.
-_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp|\.tmp[A-Za-z0-9]{6}")
 
 
 def lock_run(args: TrainingArguments, *, alone: bool = False) -> FolderLock | None:
@@ -110,14 +107,6 @@ def remove_stale_initial_weights(output_dir: Path, current: InitialWeights) -> N
             path.unlink()
 
 
-def remove_leftovers(output_dir: Path) -> None:
-    """Delete the temporary files of writers that were killed: ours, and those of safetensors."""
-    for folder in (output_dir, *output_dir.glob("checkpoint-*")):
-        for path in folder.glob(".*"):
-            if _TEMPORARY.fullmatch(path.name) and path.is_file():
-                path.unlink(missing_ok=True)
-
-
 def write_initial_weights(args: TrainingArguments, model: nn.Module, prefixes: Iterable[str]) -> InitialWeights:
     """Write a starting run's initial weights, once for all processes, and remove those that nothing needs any more.
 
@@ -170,7 +159,9 @@ class RunBookkeeping:
         self._run = uuid.uuid4().hex
         self._lock = lock_run(args)
         if args.should_save:
-            remove_leftovers(output_folder(args))
+            folder = output_folder(args)
+            for each in (folder, *folder.glob("checkpoint-*")):
+                remove_leftovers(each)
         if state.global_step > 0:
             self.resumed_from = Path(checkpoint or checkpoint_folder(args, state))
             self._checksum = noted_initial_weights(self.resumed_from)
