@@ -10,6 +10,7 @@ from datasets import ClassLabel, Dataset, Features, Image, List, Value
 from tiny import training_arguments
 from transformers import set_seed
 
+from hf_relearn.balancing import METHODS
 from hf_relearn.experiments import Experiment, InputArguments, Modality, ModelArguments
 from hf_relearn.experiments.arms import plan_runs
 from hf_relearn.experiments.predictions import (
@@ -17,6 +18,7 @@ from hf_relearn.experiments.predictions import (
     combine,
     load_predictions,
     mixture_weights,
+    number_weights,
     of_heads,
     save_predictions,
 )
@@ -181,6 +183,21 @@ def test_unknown_arms_and_single_modalities_are_refused(tmp_path):
         plan_runs(["ensemble"], [1], ["audio"], args)
 
 
+def test_arms_that_need_classes_are_refused_for_numbers(tmp_path):
+    args = training_arguments(tmp_path)
+    runs = plan_runs(["joint", "ensemble"], [1], ["audio", "vision"], args, numbers=True)
+    assert {run.flags["metric_for_best_model"] for run in runs if run.flags} == {"r2"}
+    scored = [name for name, method in METHODS.items() if method.needs_one_class]
+    assert scored
+    for name in ("paper", *scored):
+        with pytest.raises(
+            ValueError, match=f"'{name}', which needs classes.*numbers are joint, heads, .*only_vision"
+        ):
+            plan_runs([name], [1], ["audio", "vision"], args, numbers=True)
+    assert plan_runs([*METHODS], [1], ["audio", "vision"], args)
+    assert plan_runs([name for name in METHODS if name not in scored], [1], ["audio", "vision"], args, numbers=True)
+
+
 def predictions(*logits, labels=(0, 1, 1), **kwargs):
     return Predictions(np.array(labels), np.array(logits, dtype=np.float32), **kwargs)
 
@@ -226,6 +243,33 @@ def test_mixture_weights_are_the_likeliest():
     grid = np.linspace(0, 1, 1001)
     scores = [np.log(share * likelihood[0] + (1 - share) * likelihood[1]).sum() for share in grid]
     assert weights.sum() == pytest.approx(1) and weights[0] == pytest.approx(grid[np.argmax(scores)], abs=2e-3)
+
+
+def numbers(values, labels, **kwargs):
+    return Predictions(np.array(labels, dtype=np.float32), np.array(values, dtype=np.float32)[:, None], **kwargs)
+
+
+def test_an_ensemble_of_numbers_is_their_mean():
+    labels = [1.0, np.nan, -1.0, 3.0]
+    high = {"last": {"test": numbers([2.0, 9.0, 0.0, 4.0], labels)}}
+    low = {"last": {"test": numbers([0.0, 9.0, -2.0, 2.0], labels)}}
+    assert combine([high, low])["last"]["test"] == {"mae": 0.0, "r2": 1.0, "pearson": pytest.approx(1.0)}
+    assert combine([high, low], signed=True)["last"]["test"]["sign_accuracy"] == 1.0
+
+
+def test_weights_of_numbers_give_the_best_r2_of_validation():
+    rng = np.random.default_rng(0)
+    targets = rng.normal(size=200)
+    guesses = targets + rng.normal(size=(2, 200)) * [[0.5], [1.0]]
+    counted = np.ones((2, 200), dtype=bool)
+    counted[1, :40] = False  # lack the second modality
+    weights = number_weights(guesses[..., None], counted, targets)
+    grid = np.linspace(0, 1, 1001)
+    kept = np.where(counted[1], grid[:, None], 1.0)  # weight of the first
+    errors = ((kept * guesses[0] + (1 - kept) * guesses[1] - targets) ** 2).mean(axis=1)
+    assert weights.sum() == pytest.approx(1) and weights[0] == pytest.approx(grid[np.argmin(errors)], abs=2e-3)
+    good, useless = np.stack([targets, np.full(200, 50.0)])[..., None]
+    assert number_weights(np.stack([good, useless]), np.ones((2, 200), bool), targets)[0] == pytest.approx(1, abs=1e-4)
 
 
 def test_several_labels_are_combined_by_class():

@@ -2,8 +2,10 @@
 
 import csv
 import json
+import os
 import re
 import runpy
+import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -143,10 +145,48 @@ def test_labels_that_are_of_the_other_kind_say_so(table):
         loaded(table, "kind", problem_type="regression")
 
 
-def test_a_comparison_is_refused(table, tmp_path, capsys):
+def compare(table, output, *arms):
+    """Start a comparison as a user does; returns what it prints."""
+    command = [sys.executable, RECIPE, "--use_cpu", "--disable_tqdm", "true", *COLUMNS, "--dataset_name", table]
+    command += ["--label_column", "rating", "--problem_type", "regression", "--num_train_epochs", 4]
+    command += ["--learning_rate", 0.02, "--per_device_train_batch_size", 16, "--output_dir", output]
+    command += ["--compare", "--compare_seeds", 1, "--compare_jobs", 2, "--compare_arms", *arms]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [*map(str, command)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stdout[-2000:]
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_a_comparison_is_one_of_r2_and_goes_on(table, tmp_path):
+    assert "seed 42) is done: test R² 0." in compare(table, tmp_path, "heads")
+    written = (tmp_path / "heads" / "seed-42" / "result.json").read_bytes()
+    text = compare(table, tmp_path, "heads", "heads_ensemble", "ensemble_weighted")
+    assert "1 of 5 runs are done already" in text and "test R²" in text and "accuracy" not in text
+    assert (tmp_path / "heads" / "seed-42" / "result.json").read_bytes() == written
+    comparison = json.loads((tmp_path / "comparison.json").read_text())
+    assert comparison["metric"] == "r2" and not comparison["failures"]
+    arms = {epoch: found["arms"] for epoch, found in comparison["epochs"].items()}
+    expected = {"heads", "heads_ensemble", "only_left", "only_right", "ensemble_weighted"}
+    assert set(arms["last"]) == set(arms["best"]) == expected
+    # Only the left columns tell of the number, and validation says so.
+    weighted, left, right = (arms["last"][name]["mean"] for name in ("ensemble_weighted", "only_left", "only_right"))
+    assert left > 0.5 > right and weighted > left - 0.1
+    results = json.loads((tmp_path / "ensemble_weighted" / "seed-42" / "result.json").read_text())["results"]
+    assert {"mae", "r2", "pearson", "sign_accuracy"} == set(results["last"]["test"])
+
+
+def test_a_comparison_refuses_arms_that_need_classes(table, tmp_path, capsys):
     with pytest.raises(SystemExit):
         start(
             *("--dataset_name", table, "--label_column", "rating", "--problem_type", "regression"),
-            *("--compare", "--output_dir", tmp_path),
+            *("--compare", "--compare_arms", "joint", "ogm_ge", "--output_dir", tmp_path),
         )
-    assert "--compare compares accuracies and does not know --problem_type regression" in capsys.readouterr().err
+    assert "'ogm_ge', which needs classes, but the model predicts a number" in capsys.readouterr().err

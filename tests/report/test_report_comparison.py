@@ -2,12 +2,13 @@
 
 import io
 import json
+import re
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from hf_relearn.report import write_comparison
+from hf_relearn.report import comparison_lines, write_comparison
 from hf_relearn.report.comparison import judge, read_runs
 
 ARMS = {"joint": "one loss", "heads": "with heads", "balanced": "re-learnt", "only_audio": "audio alone"}
@@ -141,6 +142,46 @@ def test_what_does_not_fit_together_is_refused(make_comparison, tmp_path):
     with pytest.raises(ValueError, match="no run has the metric 'acuracy' on the test set; there are accuracy"):
         write_comparison(tmp_path / "out", [first], metric="acuracy")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def numbers(make_comparison):
+    """A comparison of models that predict numbers: better R² and lower errors with heads."""
+    folder = make_comparison("ratings", {"joint": accuracies(0.70), "heads": accuracies(0.75)})
+    for path in folder.glob("*/*/result.json"):
+        result = json.loads(path.read_text())
+        for metrics in result["results"].values():
+            r2 = metrics["test"].pop("accuracy")
+            metrics["test"] = {"r2": r2, "mae": 100 * (1 - r2), "pearson": r2, "loss": 1 - r2}
+        path.write_text(json.dumps(result))
+    return folder
+
+
+def test_numbers_are_compared_by_r2_and_not_in_percent(numbers):
+    text = write_comparison(numbers).read_text()
+    comparison = json.loads((numbers / "comparison.json").read_text())
+    assert comparison["metric"] == "r2"
+    conclusion = comparison["epochs"]["last"]["conclusion"]
+    assert re.fullmatch(r"Over joint, heads gains 0\.0\d\d ± 0\.00\d in R²\.", conclusion[0])
+    assert re.fullmatch(r"With 8 seeds, differences below 0\.0\d\d in R² cannot be seen\.", conclusion[-1])
+    assert "## Test R² of the last epoch" in text and re.search(
+        r"\| heads \| 8 \| 0\.7\d\d ± 0\.0\d\d \| \+0\.0", text
+    )
+    assert "Values and differences are R²." in text
+    lines = comparison_lines(comparison)
+    assert "test R²" in lines and re.search(r"heads +8 +0\.7\d\d ± ", lines)
+    for page in (text, lines):
+        assert not re.search(r"accuracy|percent|points", page)
+
+
+def test_a_lower_error_is_the_better_one(numbers):
+    text = write_comparison(numbers, metric="mae").read_text()
+    found = json.loads((numbers / "comparison.json").read_text())["epochs"]["last"]
+    assert found["conclusion"][0].startswith("Over joint, heads is better by 4.")
+    assert found["conclusion"][0].endswith(" in mean absolute error.")
+    heads = found["arms"]["heads"]["to"]["joint"]
+    assert heads["mean"] < 0 and heads["wins"] == 8
+    assert "The lower value is the better one." in text and "| 8 of 8 |" in text
 
 
 def test_another_metric_is_compared_on_request(make_comparison):

@@ -57,7 +57,10 @@ def compare(
         str | None,
         typer.Option("--output", metavar="FOLDER", help="Folder to write to; unset, the folder, if there is one."),
     ] = None,
-    metric: Annotated[str, typer.Option("--metric", metavar="NAME", help="Metric on the test set.")] = "accuracy",
+    metric: Annotated[
+        str | None,
+        typer.Option("--metric", metavar="NAME", help="Metric on the test set; unset, accuracy, or R² of numbers."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print comparison.json.")] = False,
 ) -> None:
     """Draw a comparison anew, or join several.

@@ -50,7 +50,10 @@ class RunArguments:
     )
     compare_arms: list[str] = field(
         default_factory=lambda: list(DEFAULT_ARMS),
-        metadata={"help": f"Arms of the comparison: {', '.join(ARMS)}, and only_<modality>."},
+        metadata={
+            "help": f"Arms of the comparison: {', '.join(ARMS)}, and only_<modality>. Numbers (--problem_type "
+            f"regression) have no {', '.join(name for name, arm in ARMS.items() if arm.needs_classes)}."
+        },
     )
     compare_seeds: int = field(
         default=3, metadata={"help": "Seeds of each arm, counted from --seed. Small differences need 8 or more."}

@@ -17,7 +17,6 @@ _COMMON: dict[str, Any] = {
     "diagnosis_source": "eval",
     "diagnosis_interval": 0,
     "load_best_model_at_end": False,
-    "metric_for_best_model": "accuracy",
     "push_to_hub": False,
 }
 
@@ -31,28 +30,34 @@ class Arm:
         flags: of the recipe; None for an arm that is made from other arms' predictions.
         ensemble: `"mean"` or `"weighted"` average over one run for each modality, or over the `"heads"` of one run.
         encoders: `"frozen"` or `"finetuned"`, for encoders that are trained by themselves first.
+        needs_classes: whether it has no meaning if numbers are predicted.
     """
 
     description: str
     flags: Mapping[str, Any] | None = None
     ensemble: str | None = None
     encoders: str | None = None
+    needs_classes: bool = False
 
 
 ARMS: dict[str, Arm] = {
     "joint": Arm("one loss, of the fused prediction", _JOINT),
     "heads": Arm("the fused loss and that of a linear head for each modality", _HEADS),
-    "heads_ensemble": Arm("the mean probabilities of the heads of `heads`", ensemble="heads"),
+    "heads_ensemble": Arm("the mean prediction of the heads of `heads`", ensemble="heads"),
     "balanced": Arm("heads and re-learning by the preset `balanced`", {"preset": "balanced"}),
     "paper": Arm(
-        "re-learning as published, diagnosed on the validation set", {"preset": "paper", "unimodal_loss_weight": 0.0}
+        "re-learning as published, diagnosed on the validation set",
+        {"preset": "paper", "unimodal_loss_weight": 0.0},
+        needs_classes=True,
     ),
     "detached": Arm("heads and detached fusion", {**_HEADS, "balancing": "detached"}),
-    "ogm_ge": Arm("heads and OGM-GE", {**_HEADS, "balancing": "ogm_ge"}),
-    "mlb": Arm("heads and MLB", {**_HEADS, "balancing": "mlb"}),
-    "modality_dropout": Arm("heads and adaptive modality dropout", {**_HEADS, "balancing": "modality_dropout"}),
+    "ogm_ge": Arm("heads and OGM-GE", {**_HEADS, "balancing": "ogm_ge"}, needs_classes=True),
+    "mlb": Arm("heads and MLB", {**_HEADS, "balancing": "mlb"}, needs_classes=True),
+    "modality_dropout": Arm(
+        "heads and adaptive modality dropout", {**_HEADS, "balancing": "modality_dropout"}, needs_classes=True
+    ),
     "mmpareto": Arm("heads and MMPareto", {**_HEADS, "balancing": "mmpareto"}),
-    "ensemble": Arm("the mean probabilities of one model for each modality", ensemble="mean"),
+    "ensemble": Arm("the mean prediction of one model for each modality", ensemble="mean"),
     "ensemble_weighted": Arm("the same, with weights chosen on validation", ensemble="weighted"),
     "pretrained_frozen": Arm(
         "encoders trained by themselves for half of the epochs, then the fusion on frozen ones",
@@ -94,7 +99,12 @@ def known_arms(modalities: Sequence[str]) -> dict[str, Arm]:
 
 
 def plan_runs(
-    names: Sequence[str], seeds: Sequence[int], modalities: Sequence[str], args: "RelearnTrainingArguments"
+    names: Sequence[str],
+    seeds: Sequence[int],
+    modalities: Sequence[str],
+    args: "RelearnTrainingArguments",
+    *,
+    numbers: bool = False,
 ) -> list[Run]:
     """Plan a comparison seed by seed, each run after those that it needs. Arms that others need become rows too.
 
@@ -103,11 +113,16 @@ def plan_runs(
         seeds: each arm has one run with each.
         modalities: of the data.
         args: `num_train_epochs`, `max_steps` and `freeze` are used.
+        numbers: whether numbers are predicted.
 
     Raises:
-        ValueError: for an arm that is not known, or arms that need two modalities if there is one.
+        ValueError: for an arm that is not known, that needs two modalities if there is one, or classes if numbers are
+            predicted.
     """
+    from hf_relearn.quality import main_metric  # which imports torch, and flags need not
+
     known = known_arms(modalities)
+    common = {**_COMMON, "metric_for_best_model": main_metric(numbers)}
     for name in names:
         if name not in known:
             raise ValueError(f"--compare_arms names {name!r}; the arms are {', '.join(known)}")
@@ -115,23 +130,34 @@ def plan_runs(
             raise ValueError(
                 f"--compare_arms names {name!r}, which needs two modalities, but there is {modalities[0]}"
             )
+        if numbers and known[name].needs_classes:
+            possible = ", ".join(arm for arm, found in known.items() if not found.needs_classes)
+            raise ValueError(
+                f"--compare_arms names {name!r}, which needs classes, but the model predicts a number; the arms of "
+                f"numbers are {possible}"
+            )
     runs: dict[str, Run] = {}
     for seed in seeds:
         for name in names:
-            for run in _runs_of(name, known, seed, modalities, args):
+            for run in _runs_of(name, known, seed, modalities, args, common):
                 runs.setdefault(run.folder, run)
     return list(runs.values())
 
 
 def _runs_of(
-    name: str, known: Mapping[str, Arm], seed: int, modalities: Sequence[str], args: "RelearnTrainingArguments"
+    name: str,
+    known: Mapping[str, Arm],
+    seed: int,
+    modalities: Sequence[str],
+    args: "RelearnTrainingArguments",
+    common: Mapping[str, Any],
 ) -> list[Run]:
     arm, folder, title = known[name], f"{name}/seed-{seed}", f"{name}, seed {seed}"
     if arm.ensemble:
         members = ["heads"] if arm.ensemble == "heads" else [f"only_{modality}" for modality in modalities]
-        before = [run for member in members for run in _runs_of(member, known, seed, modalities, args)]
+        before = [run for member in members for run in _runs_of(member, known, seed, modalities, args, common)]
         return [*before, Run(title, folder, needs=tuple(run.folder for run in before), ensemble=arm.ensemble)]
-    flags = {**_COMMON, **(arm.flags or {}), "seed": seed}
+    flags = {**common, **(arm.flags or {}), "seed": seed}
     if not arm.encoders:
         return [Run(title, folder, flags)]
     # Half of the run is for the encoders by themselves, so that each is trained for as long as in other arms.

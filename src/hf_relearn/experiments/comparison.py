@@ -21,9 +21,11 @@ from hf_relearn.experiments.results import read_result, write_result
 from hf_relearn.experiments.running import run_experiment
 from hf_relearn.files import whole_file
 from hf_relearn.hub.upload import PUSH_FAILED_EXIT_CODE
+from hf_relearn.quality import main_metric
 from hf_relearn.relearning.terminal import say
 from hf_relearn.report import comparison_lines, write_comparison
 from hf_relearn.report.comparison import FAILURE_FILE, SETTINGS_FILE
+from hf_relearn.report.markdown import metric_label, number
 from hf_relearn.training import RelearnTrainingArguments, last_checkpoint
 from hf_relearn.training.metrics import ComputeMetrics
 
@@ -68,11 +70,6 @@ def run_or_compare(
         )
         if result.trainer.push_failure is not None:
             sys.exit(PUSH_FAILED_EXIT_CODE)
-    elif experiment.numbers:
-        raise ValueError(
-            "--compare compares accuracies and does not know --problem_type regression: run the presets one by one, "
-            "each with an --output_dir of its own"
-        )
     elif args.process_index == 0:  # the other processes have nothing to do: each run is a process of its own
         seeds = [args.seed + place for place in range(run.compare_seeds)]
         runs = plan_comparison(experiment, args, run.compare_arms, seeds)
@@ -94,7 +91,7 @@ def plan_comparison(
     if args.push_to_hub:
         raise ValueError("--compare pushes nothing: train the arm that you want by itself, with --push_to_hub")
     modalities = experiment.model.use_modalities or list(experiment.modalities)
-    return plan_runs(arms, seeds, modalities, args)
+    return plan_runs(arms, seeds, modalities, args, numbers=experiment.numbers)
 
 
 def compare(
@@ -131,7 +128,8 @@ def compare(
             with whole_file(root / SETTINGS_FILE) as file:
                 settings = {"title": experiment.title, "notes": list(experiment.notes), "arms": arms}
                 file.write(json.dumps(settings, indent=2, ensure_ascii=False).encode())
-            failures = _Scheduler(root, runs, command, Processes(args.use_cpu, jobs), compute_metrics).run()
+            processes, metric = Processes(args.use_cpu, jobs), main_metric(experiment.numbers)
+            failures = _Scheduler(root, runs, command, processes, metric, compute_metrics).run()
             path = write_comparison(root)
             found = json.loads((root / "comparison.json").read_text(encoding="utf-8"))
             say(f"\n{comparison_lines(found)}\n\nreport  {path}")
@@ -149,9 +147,11 @@ class _Scheduler:
         runs: Sequence[Run],
         command: Sequence[str],
         processes: Processes,
+        metric: str,
         compute_metrics: ComputeMetrics | None,
     ):
         self.root = root
+        self.metric = metric  # of progress lines
         self.compute_metrics = compute_metrics
         self.command = command
         self.processes = processes
@@ -225,8 +225,8 @@ class _Scheduler:
             return
         self.done.add(run.folder)
         result = read_result(self.root / run.folder) or {}
-        accuracy = result["results"]["last"]["test"]["accuracy"]
-        logger.info("%s is done: test accuracy %.3f. %s", self._place(run), accuracy, self._outlook())
+        found = f"{metric_label(self.metric)} {number(result['results']['last']['test'].get(self.metric))}"
+        logger.info("%s is done: test %s. %s", self._place(run), found, self._outlook())
 
     def _fail(self, run: Run, message: str) -> None:
         self.failures[run.name] = message
@@ -269,7 +269,12 @@ def _write_ensemble(root: Path, run: Run, compute_metrics: ComputeMetrics | None
         root / run.folder,
         {
             **{key: results[0][key] for key in ("title", "notes", "seed", "train_size")},
-            "results": combine(members, weighted=run.ensemble == "weighted", compute_metrics=compute_metrics),
+            "results": combine(
+                members,
+                weighted=run.ensemble == "weighted",
+                signed="sign_accuracy" in results[0]["results"]["last"]["test"],
+                compute_metrics=compute_metrics,
+            ),
             "seconds": None if None in seconds else sum(seconds),
             "peak_memory": max((result["peak_memory"] or 0 for result in results), default=0) or None,
         },

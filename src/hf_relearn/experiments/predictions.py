@@ -4,17 +4,19 @@ import io
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.optimize import minimize
 from scipy.special import expit, logit, softmax
 from transformers import EvalPrediction
 
 from hf_relearn.files import whole_file
 from hf_relearn.models.modeling_multimodal import MultimodalClassifierOutput
 from hf_relearn.training import MultimodalRelearnTrainer
-from hf_relearn.training.metrics import ComputeMetrics, classification_metrics, with_own_metrics
+from hf_relearn.training.metrics import ComputeMetrics, classification_metrics, regression_metrics, with_own_metrics
 
 PREDICTIONS_FILE = "predictions.npz"
 _STEPS = 500  # of expectation maximisation, which converges long before
@@ -25,9 +27,9 @@ class Predictions:
     """Hold a model's predictions on a split.
 
     Args:
-        labels: (n,) integers, or (n, classes) zeros and ones.
-        logits: (n, classes) of the fused prediction.
-        heads: modality -> (n, classes) logits of its own head, if the model has heads.
+        labels: (n,) integers, or (n, classes) zeros and ones; of a regression (n,) floats, NaN without a target.
+        logits: (n, classes) of the fused prediction; of a regression (n, 1) numbers.
+        heads: modality -> the same of its own head, if the model has heads.
         present: modality -> (n,) bool, False for samples that lack it.
     """
 
@@ -96,13 +98,15 @@ def combine(
     members: Sequence[Mapping[str, Mapping[str, Predictions]]],
     *,
     weighted: bool = False,
+    signed: bool = False,
     compute_metrics: ComputeMetrics | None = None,
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """Return the metrics of the mean of several models' probabilities, by epoch and split.
+    """Return the metrics of the mean of several models' probabilities or numbers, by epoch and split.
 
     Args:
         members: each model's epoch -> split -> predictions; epochs that all of them have are combined.
-        weighted: choose the models' weights by the likelihood of the validation labels.
+        weighted: choose the models' weights by the likelihood of the validation labels, of numbers by their R².
+        signed: whether the accuracy of the sign of numbers is measured.
         compute_metrics: further metrics.
 
     Raises:
@@ -114,14 +118,23 @@ def combine(
         weights = np.full(len(members), 1 / len(members))
         if weighted:
             validation = splits["validation"]
-            weights = mixture_weights(*_stacked(validation), validation[0].labels)
+            choose = number_weights if _are_numbers(validation[0].labels) else mixture_weights
+            weights = choose(*_stacked(validation), validation[0].labels)
         for split, found in splits.items():
-            probabilities, counted = _stacked(found)
-            shares = weights[:, None] * counted
-            shares = np.where(shares.sum(axis=0) > 0, shares, weights[:, None])  # a sample without any modality
-            mean = np.einsum("mn,mnk->nk", shares / shares.sum(axis=0), probabilities)
-            results.setdefault(epoch, {})[split] = _metrics(mean, found[0].labels, compute_metrics)
+            mean = _mean(weights, *_stacked(found))
+            results.setdefault(epoch, {})[split] = _metrics(mean, found[0].labels, signed, compute_metrics)
     return results
+
+
+def _are_numbers(labels: np.ndarray) -> bool:
+    return labels.ndim == 1 and labels.dtype.kind == "f"
+
+
+def _mean(weights: np.ndarray, values: np.ndarray, counted: np.ndarray) -> np.ndarray:
+    """(n, classes): the weighted mean over those models that count for a sample."""
+    shares = weights[:, None] * counted
+    shares = np.where(shares.sum(axis=0) > 0, shares, weights[:, None])  # a sample without any modality
+    return np.einsum("mn,mnk->nk", shares / shares.sum(axis=0), values)
 
 
 def of_heads(predictions: Mapping[str, Mapping[str, Predictions]]) -> list[dict[str, dict[str, Predictions]]]:
@@ -172,19 +185,53 @@ def mixture_weights(probabilities: np.ndarray, counted: np.ndarray, labels: np.n
     return weights
 
 
+def number_weights(numbers: np.ndarray, counted: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Return the weights of a mean of predicted numbers whose R² is the highest, so its squared error the lowest.
+
+    Args:
+        numbers: (models, n, 1).
+        counted: (models, n) bool, False if a model lacks its modality.
+        targets: (n,) numbers, NaN for samples that do not count.
+
+    Returns:
+        (models,) weights that sum to 1.
+    """
+    rows = ~np.isnan(targets)
+    equal = np.full(len(numbers), 1 / len(numbers))
+    if not rows.any() or len(numbers) == 1:
+        return equal
+    numbers, counted, targets = numbers[:, rows], counted[:, rows], targets[rows].astype(np.float64)
+    scale = targets.var() or 1.0
+
+    def error(weights: np.ndarray) -> float:
+        return float(((_mean(weights, numbers, counted)[:, 0] - targets) ** 2).mean() / scale)
+
+    # A weight of 0 would leave nothing for a sample that has this model's modality alone.
+    bounds, to_one = [(1e-9, 1.0)] * len(equal), {"type": "eq", "fun": lambda weights: weights.sum() - 1}
+    found = minimize(error, equal, method="SLSQP", bounds=bounds, constraints=to_one, options={"ftol": 1e-12})
+    weights = np.clip(found.x, 1e-9, 1.0)
+    return weights / weights.sum() if error(weights / weights.sum()) < error(equal) else equal
+
+
 def _stacked(found: Sequence[Predictions]) -> tuple[np.ndarray, np.ndarray]:
-    """(models, n, classes) probabilities, and (models, n) bool: which sample has the model's only modality."""
-    if any(not np.array_equal(item.labels, found[0].labels) for item in found):
+    """(models, n, classes) probabilities or numbers, and (models, n) bool: which has the model's only modality."""
+    labels = found[0].labels
+    if any(not np.array_equal(item.labels, labels, equal_nan=_are_numbers(labels)) for item in found):
         raise ValueError("the models of an ensemble were evaluated on different samples: give them the same splits")
-    several = found[0].labels.ndim == 2
     logits = np.stack([item.logits.astype(np.float64) for item in found])
-    everyone = np.ones(len(found[0].labels), dtype=bool)
+    everyone = np.ones(len(labels), dtype=bool)
     counted = np.stack([np.any([*item.present.values()], axis=0) if item.present else everyone for item in found])
-    return expit(logits) if several else softmax(logits, axis=-1), counted
+    if not _are_numbers(labels):
+        logits = expit(logits) if labels.ndim == 2 else softmax(logits, axis=-1)
+    return logits, counted
 
 
-def _metrics(probabilities: np.ndarray, labels: np.ndarray, own: ComputeMetrics | None) -> dict[str, float]:
-    bounded = np.clip(probabilities, 1e-12, 1 - 1e-12)
-    scores = logit(bounded) if labels.ndim == 2 else np.log(bounded)
-    compute = with_own_metrics(classification_metrics, own) if own else classification_metrics
+def _metrics(mean: np.ndarray, labels: np.ndarray, signed: bool, own: ComputeMetrics | None) -> dict[str, float]:
+    standard, scores = classification_metrics, mean
+    if _are_numbers(labels):
+        standard = partial(regression_metrics, signed=signed)
+    else:
+        bounded = np.clip(mean, 1e-12, 1 - 1e-12)
+        scores = logit(bounded) if labels.ndim == 2 else np.log(bounded)
+    compute = with_own_metrics(standard, own) if own else standard
     return compute(EvalPrediction(scores, labels))

@@ -9,18 +9,19 @@ from typing import Any
 
 from hf_relearn.files import write_files
 from hf_relearn.hub.local_paths import local_roots, scrub_files
+from hf_relearn.quality import main_metric
 from hf_relearn.records import finite
 from hf_relearn.report.environment import environment
 from hf_relearn.report.forest_figure import forest_figure
+from hf_relearn.report.judging import BASELINES, Measure, Verdict, judge
 from hf_relearn.report.markdown import MISSING, listed, number, prose, table, text
-from hf_relearn.report.statistics import LEVEL, Paired, compare_paired, holm, visible_difference
+from hf_relearn.report.statistics import LEVEL
 from hf_relearn.report.theme import render_png
 from hf_relearn.text_table import text_table
 
 RESULT_FILE = "result.json"
 FAILURE_FILE = "failure.txt"
 SETTINGS_FILE = "settings.json"
-BASELINES = ("joint", "heads")
 EPOCHS = {"last": "the last epoch", "best": "the epoch that was best on validation"}
 
 
@@ -53,22 +54,9 @@ class Runs:
         }
         return {arm: values for arm, values in found.items() if values}
 
-
-@dataclass(frozen=True)
-class Verdict:
-    """Hold the comparison of all arms over the seeds, at one choice of the epoch.
-
-    Args:
-        values: arm -> seed -> value.
-        pairs: baseline -> arm -> paired comparison.
-        corrected: baseline -> arm -> p of the paired t test, by Holm over all comparisons of the table.
-        conclusion: sentences.
-    """
-
-    values: Mapping[str, Mapping[int, float]]
-    pairs: Mapping[str, Mapping[str, Paired]]
-    corrected: Mapping[str, Mapping[str, float | None]]
-    conclusion: Sequence[str]
+    def main_metric(self) -> str:
+        """Return the metric by which models are compared: accuracy, or R² if they predict numbers."""
+        return main_metric(not self.values("last", "accuracy") and bool(self.values("last", "r2")))
 
 
 def read_runs(folders: Sequence[str | Path]) -> Runs:
@@ -112,69 +100,15 @@ def read_runs(folders: Sequence[str | Path]) -> Runs:
     return Runs(next(iter(titles)), list(notes), descriptions, ordered, failures)
 
 
-def judge(values: Mapping[str, Mapping[int, float]]) -> Verdict:
-    """Compare every arm with joint training and with heads, over the seeds that both have.
-
-    Args:
-        values: arm -> seed -> value. If neither baseline is there, the first arm is one.
-    """
-    baselines = [name for name in BASELINES if name in values] or list(values)[:1]
-    pairs: dict[str, dict[str, Paired]] = {}
-    for baseline in baselines:
-        found = {arm: compare_paired(own, values[baseline]) for arm, own in values.items() if arm != baseline}
-        pairs[baseline] = {arm: pair for arm, pair in found.items() if pair is not None}
-    # Heads to joint and joint to heads is one comparison.
-    tests = {frozenset((base, arm)): pair.p_t for base, found in pairs.items() for arm, pair in found.items()}
-    by_test = dict(zip(tests, holm(list(tests.values())), strict=True))
-    corrected = {base: {arm: by_test[frozenset((base, arm))] for arm in found} for base, found in pairs.items()}
-    return Verdict(values, pairs, corrected, _conclude(values, pairs, corrected))
-
-
-def _conclude(
-    values: Mapping[str, Mapping[int, float]],
-    pairs: Mapping[str, Mapping[str, Paired]],
-    corrected: Mapping[str, Mapping[str, float | None]],
-) -> list[str]:
-    sentences = []
-    for place, (baseline, found) in enumerate(pairs.items()):
-        if not found:
-            continue
-        told = {arm for arm, p in corrected[baseline].items() if p is not None and p < LEVEL}
-        compared = [arm for arm in found if place == 0 or arm not in list(pairs)[:place]]
-        gains = sorted((arm for arm in told if found[arm].mean > 0), key=lambda arm: -found[arm].mean)
-        losses = sorted((arm for arm in told if found[arm].mean < 0), key=lambda arm: found[arm].mean)
-        if gains:
-            parts = [f"{arm} gains {_plus_minus(found[arm])}" for arm in gains]
-            sentences.append(f"Over {baseline}, {listed(parts)} points.")
-        elif compared:
-            sentences.append(f"Nothing gains over {baseline} beyond chance.")
-        losses = [arm for arm in losses if arm in compared]
-        if losses:
-            parts = [f"{arm} loses {_plus_minus(found[arm])}" for arm in losses]
-            sentences.append(f"Against {baseline}, {listed(parts)} points.")
-    counts = sorted({len(own) for own in values.values()})
-    seeds = f"{counts[0]} to {counts[-1]} seeds" if len(counts) > 1 else f"{counts[0]} seed" + "s" * (counts[0] != 1)
-    if counts[-1] < 2:
-        return [f"With {seeds}, no difference can be told from chance: give --compare_seeds 3 or more."]
-    seen = visible_difference([pair for found in pairs.values() for pair in found.values()])
-    if seen is not None:
-        sentences.append(f"With {seeds}, differences below {100 * seen:.1f} points cannot be seen.")
-    return sentences
-
-
-def _plus_minus(pair: Paired) -> str:
-    return f"{100 * abs(pair.mean):.1f} ± {100 * (pair.se or 0):.1f}"
-
-
 def write_comparison(
-    output_dir: str | Path, folders: Sequence[str | Path] | None = None, *, metric: str = "accuracy"
+    output_dir: str | Path, folders: Sequence[str | Path] | None = None, *, metric: str | None = None
 ) -> Path:
     """Write `comparison.md`, `comparison.png` and `comparison.json` into a folder.
 
     Args:
         output_dir: Folder, created if it is missing.
         folders: Output directories of comparisons, which are joined; by default `output_dir` itself.
-        metric: What is compared on the test set.
+        metric: What is compared on the test set; by default accuracy, or R² if numbers are predicted.
 
     Returns:
         Path of `comparison.md`.
@@ -184,12 +118,13 @@ def write_comparison(
         ValueError: No run is finished, the folders do not fit together, or the runs lack the metric.
     """
     runs = read_runs(folders or [output_dir])
+    metric = metric or runs.main_metric()
     by_epoch = {epoch: runs.values(epoch, metric) for epoch in EPOCHS}
     if runs.results and not by_epoch["last"]:
         known = sorted({name for own in runs.results.values() for result in own.values()
                         for name in result["results"]["last"].get("test", {})})  # fmt: skip
         raise ValueError(f"no run has the metric {metric!r} on the test set; there are {listed(known)}")
-    verdicts = {epoch: judge(values) for epoch, values in by_epoch.items() if values}
+    verdicts = {epoch: judge(values, metric) for epoch, values in by_epoch.items() if values}
     contents = {
         "comparison.json": (
             json.dumps(_as_json(runs, metric, verdicts), indent=2, ensure_ascii=False) + "\n"
@@ -198,7 +133,7 @@ def write_comparison(
     }
     if "last" in verdicts:
         verdict = verdicts["last"]
-        figure = forest_figure(verdict.values, verdict.pairs, verdict.corrected, metric.replace("_", " "))
+        figure = forest_figure(verdict.values, verdict.measure, verdict.pairs, verdict.corrected)
         contents = {"comparison.png": render_png(figure), **contents}
     write_files(Path(output_dir), scrub_files(contents, local_roots(output_dir)))
     return Path(output_dir) / "comparison.md"
@@ -214,21 +149,20 @@ def comparison_lines(comparison: Mapping[str, Any]) -> str:
         return "no run is finished"
     to = {base for arm in last["arms"].values() for base in arm["to"]}
     baseline = next((base for base in (*BASELINES, *last["arms"]) if base in to), None)
-    header = ["arm", "seeds", f"test {comparison['metric'].replace('_', ' ')}"]
+    measure = Measure.of(
+        comparison["metric"], (value for arm in last["arms"].values() for value in arm["values"].values())
+    )
+    header = ["arm", "seeds", f"test {measure.label}"]
     header += [] if baseline is None else [f"over {baseline}", "p (Holm)"]
     rows = []
     for name, arm in last["arms"].items():
-        row = [name, str(arm["n"]), f"{100 * arm['mean']:.1f}{_spread(arm['sd'])}"]
+        row = [name, str(arm["n"]), measure.value(arm["mean"], arm["sd"])]
         if baseline is not None:
             pair = arm["to"].get(baseline)
-            row.append(f"{100 * pair['mean']:+.1f}{_spread(pair['se'])}" if pair else "")
+            row.append(measure.difference(pair["mean"], pair["se"]) if pair else "")
             row.append(f"{pair['p_holm']:.3f}" if pair and pair["p_holm"] is not None else "")
         rows.append(row)
     return "\n".join([*last["conclusion"], "", text_table(header, rows)])
-
-
-def _spread(value: float | None) -> str:
-    return "" if value is None else f" ± {100 * value:.1f}"
 
 
 def _as_json(runs: Runs, metric: str, verdicts: Mapping[str, Verdict]) -> dict[str, Any]:
@@ -277,7 +211,8 @@ def _costs(runs: Runs) -> dict[str, dict[str, float | None]]:
 
 
 def _as_markdown(runs: Runs, metric: str, verdicts: Mapping[str, Verdict]) -> str:
-    label = text(metric.replace("_", " "))
+    measure = verdicts["last"].measure if "last" in verdicts else Measure(metric)
+    label = text(measure.label)
     costs = _costs(runs)
     sections = [f"# {text(runs.title)}: comparison"]
     if "last" in verdicts:
@@ -302,10 +237,10 @@ def _as_markdown(runs: Runs, metric: str, verdicts: Mapping[str, Verdict]) -> st
         sections.append("\n".join(f"- {prose(note)}" for note in runs.notes))
     sections += [
         "## Reading the table",
-        "Values are percent, differences are points. A value stands with its standard deviation over seeds, a "
+        f"{measure.units} A value stands with its standard deviation over seeds, a "
         "difference with its standard error. Differences are paired: arms of a seed start from the same weights and "
         "see the same batches, and all arms train on the same samples. Wins count the seeds in which the arm is "
-        "above. p is that of the paired t test, then of Wilcoxon's test; Holm corrects the first over all "
+        "better. p is that of the paired t test, then of Wilcoxon's test; Holm corrects the first over all "
         "comparisons of the table. The conclusion takes a difference as real if Holm's p is below "
         f"{LEVEL:g}. Validation chooses the best epoch and the weights of an ensemble, and diagnoses re-learnt "
         "arms. The test set chooses nothing. Times are compared fairly only between runs that had the same company.",
@@ -323,9 +258,9 @@ def _verdict_table(verdict: Verdict, costs: Mapping[str, Mapping[str, float | No
     rows = []
     for arm, own in verdict.values.items():
         moments = _moments(own)
-        row = [text(arm), str(moments["n"]), f"{100 * moments['mean']:.1f}{_spread(moments['sd'])}"]
+        row = [text(arm), str(moments["n"]), verdict.measure.value(moments["mean"], moments["sd"])]
         for baseline, found in verdict.pairs.items():
-            row += _pair_cells(found[arm], verdict.corrected[baseline][arm]) if arm in found else [MISSING] * 5
+            row += _pair_cells(verdict, baseline, arm) if arm in found else [MISSING] * 5
         cost = costs[arm]
         ratio, memory = cost["time_ratio"], cost["peak_memory"]
         row.append(MISSING if ratio is None else f"{ratio:.2f} ×")
@@ -334,10 +269,9 @@ def _verdict_table(verdict: Verdict, costs: Mapping[str, Mapping[str, float | No
     return table(header, rows)
 
 
-def _pair_cells(pair: Paired, corrected: float | None) -> list[str]:
-    # Adding 0 turns a negative zero, which rounding may leave, into a positive one.
-    error = "" if pair.se is None else f" ± {100 * pair.se:.1f}"
-    difference = f"{round(100 * pair.mean, 1) + 0.0:+.1f}{error}"
+def _pair_cells(verdict: Verdict, baseline: str, arm: str) -> list[str]:
+    pair, corrected = verdict.pairs[baseline][arm], verdict.corrected[baseline][arm]
+    difference = verdict.measure.difference(pair.mean, pair.se)
     return [difference, f"{pair.wins} of {pair.n}", number(pair.p_t), number(pair.p_wilcoxon), number(corrected)]
 
 

@@ -19,7 +19,7 @@ class Paired:
         n: seeds that both arms have.
         mean, sd, se: of the differences; `sd` and `se` need two seeds.
         low, high: 95 % confidence interval of the mean, by Student's t; needs two seeds.
-        wins, losses: seeds in which the arm is above and below; ties are neither.
+        wins, losses: seeds in which the arm is better and worse; ties are neither.
         p_t, p_wilcoxon: two-sided p of the paired t test and of Wilcoxon's signed-rank test. None if no test is
             possible: with one seed, or for t if all seeds differ by the same amount.
     """
@@ -36,11 +36,14 @@ class Paired:
     p_wilcoxon: float | None
 
 
-def compare_paired(values: Mapping[int, float], baseline: Mapping[int, float]) -> Paired | None:
+def compare_paired(
+    values: Mapping[int, float], baseline: Mapping[int, float], *, lower: bool = False
+) -> Paired | None:
     """Compare two arms over the seeds that both have.
 
     Args:
         values, baseline: seed -> value.
+        lower: whether the lower value is the better one.
 
     Returns:
         The comparison; None without a common seed.
@@ -52,6 +55,8 @@ def compare_paired(values: Mapping[int, float], baseline: Mapping[int, float]) -
     differences = np.round([values[seed] - baseline[seed] for seed in seeds], 12)
     n, mean = len(seeds), float(differences.mean())
     wins, losses = int((differences > 0).sum()), int((differences < 0).sum())
+    if lower:
+        wins, losses = losses, wins
     if n < 2:
         return Paired(n, mean, None, None, None, None, wins, losses, None, None)
     sd = 0.0 if np.all(differences == differences[0]) else float(differences.std(ddof=1))

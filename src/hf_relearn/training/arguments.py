@@ -10,9 +10,10 @@ import torch
 from accelerate import PartialState
 from transformers import TrainingArguments
 
+from hf_relearn.quality import LOWER_IS_BETTER
 from hf_relearn.relearning.presets import preset_settings
 from hf_relearn.relearning.settings import RelearnSettings
-from hf_relearn.training.settings import LOWER_IS_BETTER, BalancingSettings, ParameterSettings, TargetSettings
+from hf_relearn.training.settings import BalancingSettings, ParameterSettings, TargetSettings
 
 logger = logging.getLogger(__name__)
 

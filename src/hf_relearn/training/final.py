@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from hf_relearn.training.metrics import main_metric
-from hf_relearn.training.settings import LOWER_IS_BETTER
+from hf_relearn.quality import LOWER_IS_BETTER, main_metric
 from hf_relearn.training.targets import is_regression
 
 if TYPE_CHECKING:

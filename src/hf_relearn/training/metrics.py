@@ -10,16 +10,11 @@ import numpy as np
 from transformers import EvalPrediction, TrainingArguments
 
 from hf_relearn.method.regression import r_squared
-from hf_relearn.training.settings import LOWER_IS_BETTER
+from hf_relearn.quality import LOWER_IS_BETTER, main_metric
 
 ComputeMetrics = Callable[[EvalPrediction], dict[str, float]]
 
 _METRICS_FOLDER = Path(__file__).parents[1] / "metrics"
-
-
-def main_metric(numbers: bool) -> str:
-    """Return the measure of a model, the higher the better: accuracy, of numbers R²."""
-    return "r2" if numbers else "accuracy"
 
 
 @lru_cache

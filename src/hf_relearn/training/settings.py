@@ -10,9 +10,6 @@ from hf_relearn.pairs import as_words
 if TYPE_CHECKING:
     from hf_relearn.balancing import BalancingMethod
 
-# Names of metrics end so if the lower value is the better one.
-LOWER_IS_BETTER = ("loss", "mae", "nll", "ece")
-
 
 @dataclass
 class ParameterSettings:
