@@ -91,7 +91,8 @@ def test_the_command_exports_what_the_processor_makes(tmp_path, capsys):
         "sound": ast_config(),
         "photos": vit_config(),
         "words": BACKBONES["bert"].make(),
-        "gaze": FeaturesConfig(input_size=3, hidden_size=8, architecture="mlp"),
+        "gaze": FeaturesConfig(input_size=3, hidden_size=8, num_hidden_layers=1),
+        "pulse": FeaturesConfig(input_size=2, hidden_size=8, architecture="mlp"),
     }
     model = MultimodalForClassification.from_backbones(
         backbones, id2label=LABELS, modality_options={"photos": {"num_frames": 2}}
@@ -108,7 +109,8 @@ def test_the_command_exports_what_the_processor_makes(tmp_path, capsys):
         "sound": [torch.rand(8000, generator=generator).numpy() for _ in range(3)],
         "photos": [list((255 * torch.rand(2, 20, 20, 3, generator=generator)).byte().numpy()) for _ in range(3)],
         "words": ["a red cat", "a dog", "a dog sits a cat runs a red dog"],
-        "gaze": [torch.rand(4, 3, generator=generator).numpy() for _ in range(3)],
+        "gaze": [torch.rand(steps, 3, generator=generator).numpy() for steps in (7, 2, 5)],
+        "pulse": [torch.rand(2, generator=generator).numpy() for _ in range(3)],
     }
     assert_same_logits(tmp_path / "out" / "model.onnx", model, dict(processor(samples)))
 
@@ -151,10 +153,23 @@ def test_the_example_of_the_pages(tmp_path, monkeypatch):
     model.save_pretrained("my-model")
     MultimodalProcessor.from_model(model.config).save_pretrained("my-model")
     pages.run_block(pages.block_with("export_onnx("))
-    steps = {name: value.unsqueeze(1).expand(-1, 4, -1).contiguous() for name, value in inputs.items()}
-    shapes = axes_of(Path("my-model.onnx"))
-    masks = {name: torch.ones(2, 4, dtype=torch.long) for name in shapes if name not in steps}
-    assert_same_logits(Path("my-model.onnx"), model, {**steps, **masks})
+    assert axes_of(Path("my-model.onnx")) == {name: ["batch", 3] for name in inputs}
+    assert_same_logits(Path("my-model.onnx"), model, inputs)
+
+
+def test_a_number_is_predicted_in_its_own_unit_from_columns_of_a_table(tmp_path):
+    torch.manual_seed(0)
+    backbones = {name: FeaturesConfig(input_size=2, hidden_size=8, num_hidden_layers=1) for name in ("left", "right")}
+    model = MultimodalForClassification.from_backbones(backbones, num_labels=1, unimodal_loss_weight=1.0)
+    model.config.target_mean, model.config.target_deviation = 40.0, 3.0
+    processor = MultimodalProcessor.from_model(model.config)
+    processor.columns = {"left": ["a", "b"], "right": ["c", "d"]}
+    file = export_onnx(model, tmp_path, processor)
+    batch = dict(processor({name: torch.randn(5, 2).tolist() for name in backbones}))
+    assert set(axes_of(file)) == set(batch) == {"left_feature_values", "right_feature_values"}
+    assert_same_logits(file, model, batch)
+    with torch.no_grad():
+        assert (model(**batch).logits - 40).abs().max() < 20
 
 
 def test_what_no_example_can_be_made_of_is_refused(tmp_path, monkeypatch):

@@ -42,7 +42,8 @@ def export(
 
     Writes one file, whose inputs are those that the model's processor makes. It is written only if ONNX Runtime gives
     the model's logits on another batch, to 1e-4; otherwise the modality that cannot be exported is named. The size of
-    the batch and the length of texts and waveforms are free. Needs the extra 'onnx' (pip install 'hf_relearn[onnx]').
+    the batch and the lengths of texts, waveforms and sequences of features are free. Needs the extra 'onnx'
+    (pip install 'hf_relearn[onnx]').
     """
     with quiet(context):
         from hf_relearn.hub.onnx_export import export_onnx

@@ -23,7 +23,10 @@ Shapes = dict[str, dict[int, str]]  # input -> axis -> name of a size that is fr
 
 
 def example_inputs(model: MultimodalForClassification, processor: MultimodalProcessor) -> dict[str, Tensor]:
-    """Return a batch of two made-up samples that have every modality, as the processor makes it."""
+    """Return a batch of two made-up samples that have every modality, as the processor makes it.
+
+    Features are vectors for a multilayer perceptron or from several columns of a table, else sequences.
+    """
     generator = np.random.default_rng(0)
     values: dict[str, list[Any]] = {}
     for name, modality in model.config.modalities.items():
@@ -31,16 +34,18 @@ def example_inputs(model: MultimodalForClassification, processor: MultimodalProc
         if isinstance(rows, TableInput):
             values[name] = [rows.example(number) for number in range(2)]
         else:
-            values[name] = [_raw_value(modality, generator) for _ in range(2)]
+            vectors = isinstance(processor.columns.get(name), list)
+            values[name] = [_raw_value(modality, generator, vectors) for _ in range(2)]
     return dict(processor(values))
 
 
-def _raw_value(modality: Any, generator: np.random.Generator) -> Any:
+def _raw_value(modality: Any, generator: np.random.Generator, vectors: bool) -> Any:
     if modality.kind == "text":
         return "what is said and what is seen"
     if modality.kind == "features":
         config = modality.backbone_config
-        shape = getattr(config, "input_shape", None) or (4, config.input_size)
+        vectors = vectors or getattr(config, "architecture", None) == "mlp"
+        shape = _shape_of(modality) or ((config.input_size,) if vectors else (4, config.input_size))
         return generator.normal(size=shape).astype(np.float32)
     if modality.kind == "audio":
         return generator.uniform(-0.5, 0.5, 16000).astype(np.float32)
@@ -51,17 +56,24 @@ def _raw_value(modality: Any, generator: np.random.Generator) -> Any:
     return list(pictures[:frames]) if frames > 1 else pictures[0]
 
 
+def _shape_of(modality: Any) -> Any:
+    """Return the shape that a user's own module takes; None of other backbones."""
+    return getattr(modality.backbone_config, "input_shape", None)
+
+
 def dynamic_shapes(model: MultimodalForClassification, batch: Mapping[str, Tensor]) -> Shapes:
-    """The free sizes: of the batch, and of token sequences and waveforms, (batch, length) inputs of a modality."""
+    """The free sizes: of the batch, and the lengths of token sequences, waveforms and sequences of features."""
     shapes: Shapes = {}
     for name, modality in model.config.modalities.items():
         own = {key: value for key, value in batch.items() if key.startswith(f"{name}_")}
         sequences = modality.kind == "text" or (
             modality.kind == "audio" and all(value.ndim == 2 for value in own.values())
         )
+        # A user's module for features says by its own shape what it takes.
+        steps = modality.kind == "features" and f"{name}_attention_mask" in own and not _shape_of(modality)
         for key, value in own.items():
             shapes[key] = {0: "batch"}
-            if sequences and value.ndim == 2:
+            if steps or (sequences and value.ndim == 2):
                 shapes[key][1] = f"{name}_length"
     return shapes
 
@@ -96,9 +108,9 @@ def export_onnx(
 ) -> Path:
     """Export a model to ONNX: the inputs are those of `forward`, by name, the output is `logits`.
 
-    The size of the batch is free, and so are the lengths of texts and waveforms; all other sizes (of images,
-    spectrograms, clips) are those of the example. Every sample needs all modalities. The labels are in the file's
-    metadata, as JSON under `id2label`.
+    The size of the batch is free, and so are the lengths of texts, waveforms and sequences of features; all other
+    sizes (of images, spectrograms, clips) are those of the example. Every sample needs all modalities. The labels are
+    in the file's metadata, as JSON under `id2label`.
 
     The file is run in ONNX Runtime on another batch than the example, and appears only if its logits are the model's
     to 1e-4 (relative if they exceed 1). `benchmarks/onnx_export.py` measures which backbones can be exported; its
