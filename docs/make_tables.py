@@ -8,8 +8,10 @@ can be exported. The flags are the fields of the recipes' settings.
 
 import dataclasses
 import re
+import runpy
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "tests"))
@@ -21,11 +23,19 @@ from hf_relearn.relearning.settings import RelearnSettings  # noqa: E402
 from hf_relearn.training.settings import BalancingSettings, ParameterSettings, TargetSettings  # noqa: E402
 
 PAGES = ROOT / "docs"
+
+
+def _of_recipe(name: str, group: str) -> Any:
+    return runpy.run_path(str(ROOT / "recipes" / name))[group]
+
+
 GROUPS = {
     "Diagnosing and re-learning": RelearnSettings,
     "Other balancing methods": BalancingSettings,
     "Running and comparing": RunArguments,
     "Data": TableArguments,
+    "Modalities of `train_multimodal.py`": _of_recipe("train_multimodal.py", "ModalityArguments"),
+    "Pictures and texts of `train_image_text.py`": _of_recipe("train_image_text.py", "ImageTextArguments"),
     "Model": ModelArguments,
     "Inputs": InputArguments,
     "Parameters": ParameterSettings,
@@ -36,8 +46,9 @@ _FLAGS = """# Flags
 These are the recipes' flags beside those of `TrainingArguments`, with the defaults of their fields. A preset, or a
 recipe for its data, sets others: `--help` shows those that hold. Fields of the groups *Diagnosing and re-learning*,
 *Other balancing methods*, *Parameters* and *Classes* are arguments of `RelearnTrainingArguments` in Python. The flags
-of *Data* are those of `train_image_text.py` and `train_multimodal.py`; `train_cremad.py` has its own. `--config FILE`
-reads any flag from YAML, `--overwrite` begins anew, `--help_all` shows all flags, and `--debug` shows tracebacks.
+of *Data* are those of `train_image_text.py` and `train_multimodal.py`; `train_cremad.py` has its own, which its
+`--help` shows. `--config FILE` reads any flag from YAML, `--overwrite` begins anew, `--help_all` shows all flags, and
+`--debug` shows tracebacks.
 
 Written by `python docs/make_tables.py`.
 """

@@ -102,8 +102,8 @@ class ImageTextArguments:
         vision = find_backbone(models["vision"] or "backbones/resnet-tiny", recipe_folder)
         text = find_backbone(models["text"] or "backbones/bert-tiny", recipe_folder)
         return {
-            "vision": Modality("vision", self.image_column, vision),
-            "text": Modality("text", self.text_column, text),
+            "vision": Modality("vision", self.image_column, vision, flag="--image_column"),
+            "text": Modality("text", self.text_column, text, flag="--text_column"),
         }
 
 

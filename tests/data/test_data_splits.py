@@ -33,7 +33,7 @@ def test_no_actor_is_in_two_parts(caplog):
     assert {split: len(found) for split, found in actors.items()} == {"train": 5, "validation": 2, "test": 3}
     assert len(set.union(*actors.values())) == 10
     assert sum(len(part) for part in parts.values()) == len(ACTORS)
-    assert "split by actor with seed 3: train 15 clips of 5 actors" in caplog.text
+    assert "split by actor with seed 3: train 5 actors, validation 2 actors, test 3 actors" in caplog.text
 
 
 def test_split_by_actor_depends_on_the_seed_only():
@@ -69,7 +69,9 @@ def test_each_actor_is_tested_in_one_fold_and_folds_have_as_many_of_each_sex(tmp
     assert _names(again) == _names(parts)
     with caplog.at_level(logging.INFO):
         split_cremad(_fake(FORTY), folds=4, fold=4, demographics_file=tmp_path / "gone.csv")
-    assert "without the actors' sex" in caplog.text and "fold 4 of 4 by actor with seed 0: train 40" in caplog.text
+    assert (
+        "without the actors' sex" in caplog.text and "fold 4 of 4 by actor with seed 0: train 20 actors" in caplog.text
+    )
 
 
 def test_folds_that_cannot_be_are_refused(tmp_path):

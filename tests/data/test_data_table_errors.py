@@ -60,6 +60,20 @@ def test_what_cannot_be_read_is_named_with_a_remedy(tmp_path, file, content, mes
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"label_column": "mood"}, "no column 'mood'; it has words, kind: .* holds the labels by --label_column$"),
+        ({"columns": {"text": "said"}}, "no column 'said'; .* the modality 'text' by --columns text=COLUMN$"),
+        ({"columns": {"text": "said"}, "flags": {"text": "--text_column"}}, "modality 'text' by --text_column$"),
+    ],
+)
+def test_a_column_that_is_missing_is_named_with_its_flag(tmp_path, options, message):
+    (tmp_path / "a.csv").write_text("words,kind\n" + ROWS)
+    with pytest.raises(TableError, match=message):
+        load(tmp_path / "a.csv", **options)
+
+
 def test_columns_twice_in_a_parquet_file_are_named(tmp_path):
     import pyarrow
     import pyarrow.parquet

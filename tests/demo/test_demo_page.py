@@ -2,8 +2,10 @@
 
 import asyncio
 
+import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from tiny import ast_config, tiny_model, vit_config
 from transformers import VideoMAEConfig
 
@@ -13,6 +15,7 @@ from hf_relearn.models.pipeline_multimodal import TASK
 
 gradio = pytest.importorskip("gradio", reason="gradio is absent: pip install '.[demo]'")
 
+from hf_relearn.demo.examples import examples_of  # noqa: E402
 from hf_relearn.demo.page import build_page, read_numbers  # noqa: E402
 
 
@@ -125,3 +128,12 @@ def test_a_regression_shows_a_number():
     assert (shown["type"], shown["props"]["label"]) == ("number", "rating")
     (answer,) = [each.fn for each in page.fns.values() if each.api_name == "classify"]
     assert answer("1, 2, 3")[0] == pytest.approx(50, abs=5)
+
+
+def test_examples_of_numbers_are_of_all_sizes(tmp_path):
+    ratings = [*np.linspace(-3, 3, 40), None]
+    rows = Dataset.from_dict({"words": [f"row {place}" for place in range(41)], "rating": ratings})
+    values, names = examples_of(rows, {"text": "words"}, {"text": "text"}, "rating", tmp_path)
+    assert len(values) == len(names) == 8
+    assert [float(name) for name in names] == sorted(float(name) for name in names)
+    assert float(names[0]) == -3 and values[0] == ["row 0"] and float(names[-1]) > 1.5

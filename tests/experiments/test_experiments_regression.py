@@ -1,6 +1,7 @@
 """A regression from a table to its report, card, predictions and evaluation."""
 
 import csv
+import io
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import runpy
 import subprocess
 import sys
 import warnings
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -64,13 +66,14 @@ def start(*flags: object) -> None:
 def finished(table, tmp_path_factory) -> Path:
     """A run by the recipe, and its folder."""
     folder = tmp_path_factory.mktemp("runs") / "rating-model"
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()) as printed:
         warnings.simplefilter("ignore")
         start(
             *("--dataset_name", table, "--problem_type", "regression", "--regression_loss", "l1"),
             *("--output_dir", folder, "--num_train_epochs", 8, "--learning_rate", 0.02, "--preset", "balanced"),
             *("--per_device_train_batch_size", 16, "--label_column", "rating"),
         )
+    (folder / "terminal.txt").write_text(printed.getvalue())
     return folder
 
 
@@ -81,8 +84,14 @@ def test_report_and_card_tell_of_numbers(finished):
     report = (finished / "report.md").read_text()
     assert re.search(r"On \*validation\* the model reaches an R² of 0\.\d+ .* and a mean absolute error of", report)
     assert "R² of the number by each modality's features" in report and "| left alone: R² |" in report
-    for wrong in ("accuracy of 0", "standard error of an accuracy", "0 classes", "Shapley value of accuracy"):
-        assert wrong not in report
+    assert "| R² train | held out |" in report and "Figure of the R² of the features" in report
+    wrong = ("accuracy of 0", "standard error of an accuracy", "0 classes", "Shapley value of accuracy", " class")
+    for words in (*wrong, "eparability train", "the separability", "training separability"):
+        assert words not in report
+    terminal = (finished / "terminal.txt").read_text()
+    assert re.search(r"^epoch 8/8  loss \S+  R² 0\.\d+  alone: left ", terminal, re.MULTILINE)
+    assert "r2" not in terminal and "eparability" not in terminal
+    assert len(re.findall(r"\b144\b", terminal)) == 1  # the size of the training split
     card = (finished / "README.md").read_text()
     assert "that predicts a number (rating)" in card and "pipeline_tag: tabular-regression" in card
     measured = re.findall(r"- type: (\w+)\n *value: (\S+)", card)
@@ -127,6 +136,9 @@ def test_evaluate_and_diagnose_a_saved_model(finished, table, tmp_path, capsys):
     assert diagnosed["num_classes"] == 0
     assert diagnosed["modalities"]["left"]["train_separability"] > 0.7
     assert diagnosed["modalities"]["left"]["probe_accuracy"] is None
+    assert main(["diagnose", str(finished), *flags]) == 0
+    shown = capsys.readouterr().out
+    assert shown.split()[:3] == ["modality", "R²", "train"] and "separability" not in shown.splitlines()[0]
 
 
 def test_parts_are_drawn_by_quantiles(table):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from hf_relearn.report import write_report
+from hf_relearn.report.verdict import describe_samples
 
 RESULTS = {
     "validation": {"accuracy": 0.81234, "unimodal_audio_accuracy": 0.7},
@@ -251,3 +252,15 @@ def test_samples_are_counted_and_a_dozen_say_nothing(write):
     assert "- *train*: 600 samples, of which 150 (25 %) lack audio.\n- *validation*: 1,200 samples.\n" in text
     said = [line for line in text.splitlines() if "So few say" in line]
     assert said == ["- *test*: 12 samples. So few say nothing: the standard error of an accuracy is 12 points."]
+
+
+def test_sizes_of_splits_share_a_line_of_the_terminal_if_there_is_no_more_to_say():
+    samples = {
+        "train": {"samples": 1200, "missing": {"audio": 0}},
+        "validation": {"samples": 200, "missing": {"audio": 50}},
+        "test": {"samples": 300},
+    }
+    assert describe_samples(samples, together=True) == [
+        "samples: train 1,200, test 300",
+        "*validation*: 200 samples, of which 50 (25 %) lack audio.",
+    ]

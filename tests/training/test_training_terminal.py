@@ -22,7 +22,7 @@ def printed(capsys):
     assert "{" not in out and "relearn/" not in out
     lines = out.splitlines()
     assert max(map(len, lines)) <= WIDTH
-    return [line for line in lines if " samples." not in line]
+    return [line for line in lines if not re.match(r"samples: |\w+: \d+ samples", line)]
 
 
 @pytest.mark.parametrize("disable_tqdm", [True, False])

@@ -195,7 +195,7 @@ def write_card(folder: str | Path, facts: CardFacts) -> Path:
         for name in facts.modalities:
             path = f"{FIGURES}/features_{file_stem(name)}.png"
             if (folder / path).is_file():
-                caption = f"Features of {text(name)} by class, in one projection of both parts."
+                caption = f"Features of {text(name)}, in one projection of both parts."
                 captions[path] = (f"the {text(name)} features", caption)
     roots = local_roots(folder)
     facts = replace(facts, settings=scrub_json(facts.settings, roots))

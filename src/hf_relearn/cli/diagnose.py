@@ -198,7 +198,7 @@ def _load_splits(
 
 def _table(found: "SavedModelDiagnosis") -> str:
     names = {
-        "train_separability": "separability train",
+        "train_separability": "separability train" if found.num_classes else "R² train",
         "val_separability": "held out",
         "chance": "chance",
         "train_purity": "purity train",
@@ -227,5 +227,5 @@ def _table(found: "SavedModelDiagnosis") -> str:
         ]
         for name, item in items.items()
     ]
-    measured = f"{found.num_classes} classes" if found.num_classes else "separabilities are R² of the predicted number"
+    measured = f"{found.num_classes} classes" if found.num_classes else "R² of the number by the modality's features"
     return f"{text_table(header, rows)}\n{measured}"

@@ -3,6 +3,7 @@
 import csv
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -81,7 +82,7 @@ def split_cremad(
         part_of = {actor: "train" for actors in dealt for actor in actors}
         part_of |= dict.fromkeys(dealt[fold % folds], "validation") | dict.fromkeys(dealt[fold - 1], "test")
         rows = _rows_of(range(len(dataset)), columns["actor"], part_of)
-        logger.info("fold %d of %d by actor with seed %d: %s", fold, folds, seed, _sizes(rows, part_of))
+        logger.info("fold %d of %d by actor with seed %d: %s", fold, folds, seed, _actors(part_of))
         return datasets.DatasetDict({split: dataset.select(rows[split]) for split in SPLITS})
     position = {name: index for index, name in enumerate(columns["name"])}
     files = dict(zip(SPLITS, (train_file, validation_file, test_file), strict=True))
@@ -242,7 +243,7 @@ def _split_by_actor(
         part_of.update(dict.fromkeys(drawn[:count], split))
         drawn = drawn[count:]
     parts = _rows_of(pool, actors, part_of)
-    logger.info("split by actor with seed %d: %s", seed, _sizes(parts, part_of))
+    logger.info("split by actor with seed %d: %s", seed, _actors(part_of))
     return parts
 
 
@@ -253,11 +254,9 @@ def _rows_of(pool: Iterable[int], actors: Sequence[str], part_of: Mapping[str, s
     return parts
 
 
-def _sizes(parts: Mapping[str, Sequence[int]], part_of: Mapping[str, str]) -> str:
-    return "; ".join(
-        f"{split} {len(rows)} clips of {sum(part == split for part in part_of.values())} actors"
-        for split, rows in parts.items()
-    )
+def _actors(part_of: Mapping[str, str]) -> str:
+    counts = Counter(part_of.values())
+    return ", ".join(f"{split} {counts[split]} actors" for split in SPLITS if counts[split])
 
 
 def _first_few(names: Sequence[str]) -> str:

@@ -164,6 +164,7 @@ def load_table(
     unreadable: str | None = None,
     max_unreadable_share: float = 0.01,
     problem_type: str = "classification",
+    flags: Mapping[str, str] | None = None,
 ) -> DatasetDict:
     """Load a data set and bring its columns into the form that the processor reads.
 
@@ -193,6 +194,7 @@ def load_table(
         max_unreadable_share: share of a split's rows, 0 to 1, that may be skipped or have missing values so.
         problem_type: `"classification"`, or `"regression"` for labels that are numbers; an empty cell is then an
             unknown number, and parts are drawn by quantiles.
+        flags: modality -> flag that names its column, for messages; unset, `--columns`.
 
     Returns:
         Splits `train`, `validation` and, if there is one, `test`; media undecoded, labels as `ClassLabel` or
@@ -221,11 +223,11 @@ def load_table(
         origin = f"the {part} split of {name}"
         if not len(dataset):
             raise TableError(f"{origin} has no rows")
-        holds = {label_column: "the labels"}
+        holds = {label_column: "the labels by --label_column"}
         for modality, several in columns.items():
-            holds |= {
-                column: f"the modality {modality!r}" for column in ([several] if isinstance(several, str) else several)
-            }
+            flag = (flags or {}).get(modality) or f"--columns {modality}=COLUMN"
+            each = [several] if isinstance(several, str) else several
+            holds |= {column: f"the modality {modality!r} by {flag}" for column in each}
         there = dict.fromkeys(dataset.column_names)
         for column, what in holds.items():
             if column not in there:

@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
+import numpy as np
+from datasets import ClassLabel, Dataset
+
+from hf_relearn.method import quantile_strata
 
 MOST_EXAMPLES = 8
 _SUFFIXES = {"audio": ".wav", "vision": ".png", "video": ".mp4"}
@@ -15,21 +18,26 @@ _SUFFIXES = {"audio": ".wav", "vision": ".png", "video": ".mp4"}
 def examples_of(
     rows: Dataset, columns: Mapping[str, str | list[str]], kinds: Mapping[str, str], label_column: str, folder: Path
 ) -> tuple[list[list[Any]], list[str]]:
-    """Take the first sample of each class, as the page's components take it.
+    """Take the first sample of each class, or of each stratum of the numbers, as the page's components take it.
 
     Args:
-        rows: of `load_table`, with undecoded media and a `ClassLabel`.
+        rows: of `load_table`, with undecoded media and a `ClassLabel` or a number.
         columns: modality -> its column.
         kinds: modality -> its kind.
-        label_column: column with classes.
+        label_column: column with classes or numbers.
         folder: where media are copied to.
 
     Returns:
-        The values of each sample, and the name of its class.
+        The values of each sample, and the name of its class, or its number.
     """
-    names = rows.features[label_column].names
+    given = rows[label_column]
+    if isinstance(rows.features[label_column], ClassLabel):
+        labels, names = given, rows.features[label_column].names
+    else:
+        labels = quantile_strata(np.array([np.nan if value is None else value for value in given]), MOST_EXAMPLES)
+        names = None
     first: dict[int, int] = {}
-    for place, label in enumerate(rows[label_column]):
+    for place, label in enumerate(labels):
         if label is not None and label >= 0:
             first.setdefault(label, place)
     chosen = [first[label] for label in sorted(first)][:MOST_EXAMPLES]
@@ -37,7 +45,7 @@ def examples_of(
         [_as_component(rows[place], columns[name], kind, folder / f"{place}-{name}") for name, kind in kinds.items()]
         for place in chosen
     ]
-    return values, [names[rows[place][label_column]] for place in chosen]
+    return values, [f"{given[place]:g}" if names is None else names[given[place]] for place in chosen]
 
 
 def _as_component(row: Mapping[str, Any], column: str | list[str], kind: str, stem: Path) -> Any:

@@ -62,7 +62,10 @@ def _examples(
     kinds = {name: modality.kind for name, modality in classify.model.config.modalities.items()}
     label = processor.label_column or "label"
     splits = {"train": split, "validation": split}  # neither is drawn from the other
-    rows = load_table(dataset_name, columns=columns, kinds=kinds, label_column=label, splits=splits)["train"]
+    problem = "regression" if classify.model.config.problem_type == "regression" else "classification"
+    rows = load_table(
+        dataset_name, columns=columns, kinds=kinds, label_column=label, splits=splits, problem_type=problem
+    )["train"]
     return examples_of(rows, columns, kinds, label, folder)
 
 

@@ -62,12 +62,14 @@ class Modality:
         column: of the data set; for features also a list of columns with one number each, for a table a list.
         backbone: Hub id or folder. None is possible for features and tables: a new encoder that fits the data.
         categories: columns of a table whose numbers are categories.
+        flag: of the recipe that names the column, for messages; unset, `--columns`.
     """
 
     kind: str
     column: str | list[str]
     backbone: str | None
     categories: tuple[str, ...] = ()
+    flag: str = ""
 
     def build_backbone(self, name: str, train: Dataset) -> Any:
         """Build what `from_backbones` takes.

@@ -108,4 +108,5 @@ class TableArguments:
             unreadable=self.unreadable,
             max_unreadable_share=self.max_unreadable_share,
             problem_type=self.problem_type,
+            flags={name: modality.flag for name, modality in modalities.items()},
         )

@@ -180,7 +180,8 @@ def _quality(values: Mapping[str, float], best: str | None) -> str:
     rest = [key for key in values if key != "loss" and not key.startswith(("unimodal_", "only_", "without_"))]
     wanted = [(best or "").removeprefix("eval_"), "accuracy", "r2", *rest, "loss"]
     main = next((key for key in wanted if key in rest or (key == "loss" and key in values)), None)
-    text = "" if main is None else f"  {'validation loss' if main == 'loss' else main} {values[main]:.3f}"
+    said = {"loss": "validation loss", "r2": "R²"}.get(main or "", main)
+    text = "" if main is None else f"  {said} {values[main]:.3f}"
     if alone:
         text += "  alone: " + ", ".join(f"{name} {value:.3f}" for name, value in alone.items())
     return text

@@ -54,13 +54,15 @@ class Measure:
 
 
 SEPARABILITY = Measure("separability", "train_separability", "val_separability", ("chance",))
+R_SQUARED = Measure("R²", "train_separability", "val_separability", ("chance",))  # of a regression
 PURITY = Measure("purity", "train_purity", "val_purity", ("train_chance_purity", "val_chance_purity"))
 
 
 def measure_of(records: Sequence[Record], modalities: Sequence[str] | None = None) -> Measure | None:
-    """Return what the records hold: separability, else purity, else None."""
+    """Return what the records hold: separability (of numbers R²), else purity, else None."""
+    first = R_SQUARED if any(record.get("num_classes") == 0 for record in records) else SEPARABILITY
     names = modalities or modality_order(records)
-    return next((each for each in (SEPARABILITY, PURITY) if any(each.of(records, name) for name in names)), None)
+    return next((each for each in (first, PURITY) if any(each.of(records, name) for name in names)), None)
 
 
 @matplotlib.rc_context(STYLE)
@@ -100,7 +102,7 @@ def separability_figure(records: Sequence[Record], modalities: Sequence[str] | N
             axes.tick_params(labelbottom=True)
             axes.set_xlabel("epoch")
         if place % columns == 0:
-            axes.set_ylabel("R²" if any(record.get("num_classes") == 0 for record in records) else measure.label)
+            axes.set_ylabel(measure.label)
         _draw_points(axes, points, shown[place], label_distance=0.05 * columns)
         _draw_parts(axes, records, shown[place], measure, colors[shown[place]])
     return figure
@@ -109,7 +111,7 @@ def separability_figure(records: Sequence[Record], modalities: Sequence[str] | N
 def _draw_parts(axes: Axes, records: Sequence[Record], modality: str, measure: Measure, color: str) -> None:
     labels: list[tuple[float, str, str]] = []
     series = {part: diagnosis_series(records, modality, getattr(measure, part)) for part in ("train", "val")}
-    if measure is SEPARABILITY:
+    if measure is not PURITY:
         _draw_band(axes, records, modality, color)
     else:
         common, train_at, val_at = np.intersect1d(series["train"][0], series["val"][0], return_indices=True)
@@ -290,8 +292,7 @@ def alpha_figure(records: Sequence[Record], modalities: Sequence[str] | None = N
     figure = Figure(figsize=(FIGURE_WIDTH, 3.3), layout="constrained")
     axes = figure.subplots()
     offsets = (np.arange(len(shown)) - (len(shown) - 1) / 2) * min(0.8 / len(shown), 0.28)
-    lollipops = len(moved) * len(shown)
-    overridden = False
+    lollipops, overridden = len(moved) * len(shown), False
     for modality, offset in zip(shown, offsets, strict=True):
         axes.plot([], [], "o", color=colors[modality], markersize=6, label=modality)
         for place, point in enumerate(moved):
@@ -330,9 +331,8 @@ def _draw_lollipop(axes: Axes, x: float, entry: Record, color: str, lollipops: i
     axes.vlines(x, 0, alpha, color=color, linewidth=size / 3, alpha=0.55)
     axes.plot(x, alpha, "o", color=color, markersize=size, clip_on=False, zorder=3)
     diagnosed = finite(entry.get("diagnosed_alpha"))
-    overridden = False
-    if diagnosed is not None and abs(diagnosed - alpha) > 0.005:
-        overridden = True
+    overridden = diagnosed is not None and abs(diagnosed - alpha) > 0.005
+    if overridden and diagnosed is not None:
         axes.plot(x, diagnosed, "o", mfc="white", mec=color, markersize=size * 0.65, clip_on=False, zorder=2.5)
     few = lollipops <= MOST_DISTANCES
     style: dict[str, Any] = {"xy": (x, alpha), "textcoords": "offset points", "ha": "center", "va": "bottom"}

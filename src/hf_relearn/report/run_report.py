@@ -15,7 +15,7 @@ from hf_relearn.records import Record, epoch_of, finite, modality_entry, modalit
 from hf_relearn.report.by_class import MOST_CLASSES, ClassResults
 from hf_relearn.report.diagnosis_figures import (
     PURITY,
-    SEPARABILITY,
+    R_SQUARED,
     alpha_figure,
     measure_of,
     memorised_figure,
@@ -166,8 +166,7 @@ def _earlier_feature_figures(output_dir: Path, modalities: Sequence[str]) -> lis
     """Return Markdown of the figures of features that are in a run's folder already."""
     names = {name: f"figures/features_{file_stem(name)}.png" for name in modalities}
     return [
-        f"![Figure of the {text(name)} features]({file})\n\nFeatures of {text(name)} by class, as drawn by an earlier "
-        "report."
+        f"![Figure of the {text(name)} features]({file})\n\nFeatures of {text(name)}, as drawn by an earlier report."
         for name, file in names.items()
         if (output_dir / file).is_file()
     ]
@@ -209,18 +208,18 @@ def draw_figures(
         File name -> (subject, caption, figure), and for each figure left out its subject -> the reason.
     """
     measure, metric = measure_of(records, modalities), metric_label(main_metric(log_history))
-    of_numbers = any(record.get("num_classes") == 0 for record in records)
+    of_numbers, measured = measure is R_SQUARED, "separability" if measure is None else measure.label
     wanted: list[tuple[str, str, str, Callable[[], Figure]]] = [
         (
             "purity.png" if measure is PURITY else "separability.png",
-            "the purities" if measure is PURITY else "the separability",
+            "the purities" if measure is PURITY else f"the {'R² of the features' if of_numbers else measured}",
             _PURITY_CAPTION if measure is PURITY else _SEPARABILITY_CAPTION.format(_MEASURED[of_numbers]),
             partial(separability_figure, records, modalities),
         ),
         (
             "memorised.png",
             "the memorised share",
-            "Share of the training separability that held-out samples lack, with the band of the standard errors that "
+            f"Share of the training {measured} that held-out samples lack, with the band of the standard errors that "
             "the gate asks for: a modality is re-learnt if the whole band lies above the dashed threshold.",
             partial(memorised_figure, records, modalities, gate),
         ),
@@ -244,7 +243,7 @@ def draw_figures(
             (
                 f"features_{file_stem(name)}.png",
                 f"the {text(name)} features",
-                f"Features of {text(name)} by class, in one projection of both parts.",
+                f"Features of {text(name)}, in one projection of both parts.",
                 partial(
                     features_figure,
                     name,
@@ -260,7 +259,7 @@ def draw_figures(
             figures[file_name] = (subject, caption, draw())
         except NothingToDraw as reason:
             left_out[subject] = str(reason)
-    if measure is not SEPARABILITY:
+    if measure is None or measure is PURITY:
         left_out.pop("the memorised share", None)  # it says no more than that purity was measured, or nothing
     return figures, left_out
 
@@ -268,11 +267,10 @@ def draw_figures(
 def _final_scores(records: Sequence[Record], modality: str) -> dict[str, str]:
     """Return the scores of the final weights by part: those of the diagnosis at the end, if there was one."""
     entry = modality_entry(records[-1], modality) if records and records[-1].get("kind") == "end" else {}
-    for measure in (SEPARABILITY, PURITY):
-        scores = {"train": finite(entry.get(measure.train)), "held-out": finite(entry.get(measure.val))}
-        if any(value is not None for value in scores.values()):
-            return {part: f"{measure.label} {value:.2f}" for part, value in scores.items() if value is not None}
-    return {}
+    measure = measure_of(records, [modality])
+    keys = {} if measure is None else {"train": measure.train, "held-out": measure.val}
+    scores = {part: finite(entry.get(key)) for part, key in keys.items()}
+    return {part: f"{measure.label} {value:.2f}" for part, value in scores.items() if measure and value is not None}
 
 
 def results_table(results: Mapping[str, Mapping[str, Any]]) -> str:
@@ -315,20 +313,22 @@ def points_table(records: Sequence[Record], modalities: Sequence[str]) -> str:
     Columns without any value are left out.
     """
     rows: list[dict[str, str]] = []
+    measured = "R²" if measure_of(records, modalities) is R_SQUARED else "separability"
+    columns = {**DIAGNOSIS_COLUMNS, "train_separability": f"{measured} train"}
     for record in records:
         is_point = record.get("kind") == "point"
         epoch = epoch_of(record)
         for name in modalities:
             entry = modality_entry(record, name)
             if entry:
-                values = {key: (percent if key in _SHARES else number)(entry.get(key)) for key in DIAGNOSIS_COLUMNS}
+                values = {key: (percent if key in _SHARES else number)(entry.get(key)) for key in columns}
                 rows.append(
                     {
                         "epoch": MISSING if epoch is None else f"{round(epoch, 2):g}",
                         "step": number(record.get("step")),
                         "kind": text(record.get("kind", MISSING)),
                         "modality": text(name),
-                        **{title: values[key] for key, title in DIAGNOSIS_COLUMNS.items()},
+                        **{title: values[key] for key, title in columns.items()},
                         "α applied": number(entry.get("alpha") if is_point else None),
                         "change of weights": percent(entry.get("distance") if is_point else None),
                         "seconds": number(record.get("seconds"), 1),

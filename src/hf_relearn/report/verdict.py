@@ -71,7 +71,9 @@ def read_verdict(
     return " ".join(sentences)
 
 
-def describe_samples(samples: Samples | None, results: Results | None = None, *, numbers: bool = False) -> list[str]:
+def describe_samples(
+    samples: Samples | None, results: Results | None = None, *, numbers: bool = False, together: bool = False
+) -> list[str]:
     """Return one sentence or two for each split: how many samples it holds, how many lack which modality, and whether
     they are too few to evaluate on.
 
@@ -79,8 +81,9 @@ def describe_samples(samples: Samples | None, results: Results | None = None, *,
         samples: split -> counts.
         results: split -> metric -> value, for the error of an accuracy; None takes that of 0.5.
         numbers: whether numbers are predicted, so that there is no accuracy.
+        together: whether splits of which there is no more to say than their size share the first sentence.
     """
-    sentences = []
+    sentences, sizes = [], []
     for split, counts in (samples or {}).items():
         size = int(counts["samples"])
         lacking = [
@@ -95,8 +98,11 @@ def describe_samples(samples: Samples | None, results: Results | None = None, *,
             error = 100 * _error(0.5 if accuracy is None else accuracy, size)
             known = "." if numbers or "r2" in found else f": the standard error of an accuracy is {error:.0f} points."
             sentence += f" So few say {_says(size)}{known}"
+        elif together and not lacking:
+            sizes.append(f"{text(split)} {size:,}")
+            continue
         sentences.append(sentence)
-    return sentences
+    return [f"samples: {', '.join(sizes)}", *sentences] if sizes else sentences
 
 
 def _says(size: int) -> str:

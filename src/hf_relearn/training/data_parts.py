@@ -122,7 +122,7 @@ def tell_samples(samples: Mapping[str, Mapping[str, Any]], folder: Path, *, numb
     from hf_relearn.report.markdown import plain  # its import brings matplotlib
     from hf_relearn.report.verdict import describe_samples
 
-    for sentence in describe_samples(samples, numbers=numbers):
+    for sentence in describe_samples(samples, numbers=numbers, together=True):
         say(plain(sentence))
     folder.mkdir(parents=True, exist_ok=True)
     write_text_atomically(folder / SAMPLES_FILE, json.dumps(samples, indent=2) + "\n")
