@@ -5,9 +5,11 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from typer.main import get_command
 
 import hf_relearn
+from hf_relearn import ModuleBackbone, MultimodalForClassification
 from hf_relearn.cli.main import COMMANDS, app, one_value_a_flag
 
 
@@ -79,3 +81,29 @@ def test_an_error_that_nobody_expected_is_named_by_its_type(run, monkeypatch):
 
     monkeypatch.setattr("hf_relearn.training.rebuild.rebuild_report", fail)
     assert run("report", "x") == (1, "", "hf-relearn report: error: RuntimeError: first line second line\n")
+
+
+@pytest.mark.parametrize(
+    ("command", "flags"),
+    [
+        ("predict", ["sensors=1,2,3"]),
+        ("evaluate", ["--dataset_name", "a.csv"]),
+        ("diagnose", ["--dataset_name", "a.csv"]),
+        ("export", []),
+        ("demo", ["--no_browser"]),
+        ("space", []),
+    ],
+)
+def test_a_module_of_the_users_own_is_named_with_the_call_that_loads_it(run, tmp_path, monkeypatch, command, flags):
+    if command in ("demo", "space"):
+        pytest.importorskip("gradio", reason="gradio is absent: pip install '.[demo]'")
+    monkeypatch.chdir(tmp_path)
+    backbones = {"sensors": ModuleBackbone(torch.nn.Linear(3, 4), input_shape=(3,))}
+    MultimodalForClassification.from_backbones(backbones, num_labels=2).save_pretrained("own")
+    code, out, err = run(command, "own", *flags)
+    assert code == 1 and not out and err.count("\n") == 1
+    assert (
+        "own: the backbone of the modality 'sensors' is a module of your own (torch.nn.modules.linear.Linear)" in err
+    )
+    assert "from_pretrained('own', backbones={'sensors': module})" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["own"]

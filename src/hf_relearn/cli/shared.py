@@ -74,16 +74,17 @@ def load_model(name_or_path: str, revision: str) -> tuple["MultimodalForClassifi
 
 
 def check_model(name_or_path: str, revision: str) -> None:
-    """Check that there is a fusion model, before it is loaded.
+    """Check that there is a fusion model that a command can load, before it is loaded.
 
     Raises:
-        ValueError: for a model of another kind.
+        ValueError: for a model of another kind, or one with a module of the user's own.
         OSError: if there is none.
     """
     from huggingface_hub.utils import HFValidationError, validate_repo_id
     from transformers import PreTrainedConfig
 
     from hf_relearn.models import MultimodalConfig
+    from hf_relearn.models.configuration_backbones import ModuleConfig
 
     if not Path(name_or_path).is_dir():
         try:
@@ -103,6 +104,15 @@ def check_model(name_or_path: str, revision: str) -> None:
         raise ValueError(
             f"{name_or_path} holds a model of the type {config.get('model_type')!r}, which is no fusion model{code}"
         )
+    for name, modality in (config.get("modalities") or {}).items():
+        backbone = modality.get("backbone_config") or {}
+        if backbone.get("model_type") == ModuleConfig.model_type:
+            raise ValueError(
+                f"{name_or_path}: the backbone of the modality {name!r} is a module of your own "
+                f"({backbone.get('module_class')}), whose code is not among the model's files, so a command cannot "
+                f"load it: in Python use MultimodalForClassification.from_pretrained({name_or_path!r}, "
+                f"backbones={{{name!r}: module}})"
+            )
 
 
 def given_columns(given: Sequence[str] | None, processor: "MultimodalProcessor") -> dict[str, str | list[str]]:

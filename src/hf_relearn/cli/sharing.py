@@ -136,6 +136,8 @@ def space(
         from hf_relearn.demo.space import PACKAGE, write_space
         from hf_relearn.hub.upload import PushError, push_folder
 
+        if Path(model).is_dir():
+            check_model(model, "main")
         files = write_space(model, target, title=title, package=package or PACKAGE)
         address = None
         if name:
