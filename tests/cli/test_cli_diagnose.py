@@ -10,8 +10,8 @@ import pytest
 
 from hf_relearn import MultimodalCollator, MultimodalForClassification, MultimodalProcessor, diagnose
 from hf_relearn.data.tables import load_table
+from hf_relearn.experiments.saved_model import diagnose_saved_model
 from hf_relearn.method import DiagnosisWarning, linear_probe_accuracy
-from hf_relearn.training.saved_model import diagnose_saved_model
 
 COLUMNS = {"audio": "sound", "vision": "picture"}
 FLAGS = ["--columns", "audio=sound", "vision=picture", "--label_column", "emotion", "--cpu"]

@@ -15,8 +15,8 @@ from hf_relearn.models.pipeline_multimodal import TASK
 
 gradio = pytest.importorskip("gradio", reason="gradio is absent: pip install '.[demo]'")
 
-from hf_relearn.demo.examples import examples_of  # noqa: E402
 from hf_relearn.demo.page import build_page, read_numbers  # noqa: E402
+from hf_relearn.demo.serving import examples_of  # noqa: E402
 
 
 def built(classify, title="t"):

@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from hf_relearn.cli.shared import (
+    BatchSize,
     Cpu,
     DatasetConfigName,
     DatasetName,
+    LabelColumn,
     ModelName,
     Revision,
     Unreadable,
     UsageError,
     epilog,
     given_columns,
+    load_labelled,
     load_model,
     print_json,
     quiet,
@@ -25,8 +28,8 @@ from hf_relearn.text_table import text_table
 if TYPE_CHECKING:
     from datasets import DatasetDict
 
+    from hf_relearn.experiments.saved_model import SavedModelDiagnosis
     from hf_relearn.models import MultimodalForClassification
-    from hf_relearn.training.saved_model import SavedModelDiagnosis
 
 EPILOG = epilog(
     "hf-relearn diagnose my-model --dataset_name me/my-clips",
@@ -52,12 +55,7 @@ def diagnose(
             "vector of numbers or one row.",
         ),
     ] = None,
-    label_column: Annotated[
-        str | None,
-        typer.Option(
-            "--label_column", metavar="COLUMN", help="Column with classes; unset, as in training, or 'label'."
-        ),
-    ] = None,
+    label_column: LabelColumn = None,
     train_split: Annotated[
         str, typer.Option("--train_split", metavar="SPLIT", help="Split that the model was trained on.")
     ] = "train",
@@ -92,9 +90,7 @@ def diagnose(
         ),
     ] = "matched",
     n_init: Annotated[int, typer.Option("--n_init", metavar="N", min=1, help="K-means starts of a purity.")] = 1,
-    batch_size: Annotated[
-        int, typer.Option("--batch_size", metavar="N", min=1, help="Samples per forward pass.")
-    ] = 32,
+    batch_size: BatchSize = 32,
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Seed of the samples drawn and of K-means.")] = 0,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object: modalities, num_classes, notes.")
@@ -110,8 +106,8 @@ def diagnose(
     if not 0 < held_out_fraction < 1:
         raise UsageError(f"--held_out_fraction is {held_out_fraction:g}: give a number between 0 and 1")
     with quiet(context):
+        from hf_relearn.experiments.saved_model import diagnose_saved_model
         from hf_relearn.training import MultimodalCollator
-        from hf_relearn.training.saved_model import diagnose_saved_model
 
         loaded, processor = load_model(model, revision)
         column_of = given_columns(columns, processor)
@@ -169,26 +165,23 @@ def _load_splits(
     unreadable: str,
 ) -> tuple["DatasetDict", list[str]]:
     """Load the parts `train` and `validation` (the held-out one), with notes for the reader."""
-    from hf_relearn.data.tables import TableError, load_table, read_table
-    from hf_relearn.training.targets import is_regression
+    from hf_relearn.data.tables import TableError, read_table
 
     names = {"train": train_split, "validation": held_out_split or "validation"}
     there = read_table(dataset_name, config_name, names)[0]
     drawn = names["validation"] not in there
     if drawn and held_out_split is not None:
         raise TableError(f"{dataset_name} has no split {held_out_split!r} to hold out; it has {', '.join(there)}")
-    splits = load_table(
+    splits = load_labelled(
         dataset_name,
         config_name,
-        columns=columns,
-        kinds={name: modality.kind for name, modality in model.config.modalities.items()},
-        label_column=label_column,
-        splits=names,
+        model,
+        columns,
+        label_column,
+        names,
+        unreadable,
         validation_fraction=held_out_fraction,
         seed=seed,
-        unreadable=unreadable,
-        max_unreadable_share=1.0,
-        problem_type="regression" if is_regression(model) else "classification",
     )
     if not drawn:
         return splits, []

@@ -6,14 +6,17 @@ from typing import Annotated
 import typer
 
 from hf_relearn.cli.shared import (
+    BatchSize,
     Cpu,
     DatasetConfigName,
     DatasetName,
+    LabelColumn,
     ModelName,
     Revision,
     Unreadable,
     epilog,
     given_columns,
+    load_labelled,
     load_model,
     print_json,
     quiet,
@@ -43,18 +46,11 @@ def evaluate(
             help="Columns of the modalities; unset, those of the table that the model was trained on.",
         ),
     ] = None,
-    label_column: Annotated[
-        str | None,
-        typer.Option(
-            "--label_column", metavar="COLUMN", help="Column with classes; unset, as in training, or 'label'."
-        ),
-    ] = None,
+    label_column: LabelColumn = None,
     output: Annotated[
         str, typer.Option("--output", metavar="FOLDER", help="Folder to write the files into.")
     ] = "evaluation",
-    batch_size: Annotated[
-        int, typer.Option("--batch_size", metavar="N", min=1, help="Samples per forward pass.")
-    ] = 32,
+    batch_size: BatchSize = 32,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object: metrics, per_class, files.")] = False,
 ) -> None:
     """Evaluate a saved model on a data set with labels.
@@ -64,25 +60,15 @@ def evaluate(
     """
     with quiet(context):
         from hf_relearn.data.table_labels import with_classes_of
-        from hf_relearn.data.tables import load_table
-        from hf_relearn.experiments.evaluation import class_names, evaluate_saved_model
+        from hf_relearn.experiments.saved_model import class_names, evaluate_saved_model
         from hf_relearn.training import MultimodalCollator
         from hf_relearn.training.targets import is_regression
 
         loaded, processor = load_model(model, revision)
         column_of = given_columns(columns, processor)
         label = label_column or processor.label_column or "label"
-        table = load_table(
-            dataset_name,
-            dataset_config_name,
-            columns=column_of,
-            kinds={name: modality.kind for name, modality in loaded.config.modalities.items()},
-            label_column=label,
-            splits={"train": split, "validation": split},  # neither is drawn from the other
-            unreadable=unreadable,
-            max_unreadable_share=1.0,
-            problem_type="regression" if is_regression(loaded) else "classification",
-        )["train"]
+        both = {"train": split, "validation": split}  # neither is drawn from the other
+        table = load_labelled(dataset_name, dataset_config_name, loaded, column_of, label, both, unreadable)["train"]
         names = class_names(loaded)
         if not is_regression(loaded):
             table = with_classes_of(table, label, names, dataset_name)

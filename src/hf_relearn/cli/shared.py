@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -12,6 +12,8 @@ import typer
 from hf_relearn.pairs import read_pairs
 
 if TYPE_CHECKING:
+    from datasets import DatasetDict
+
     from hf_relearn.models import MultimodalForClassification, MultimodalProcessor
 
 ModelName = Annotated[
@@ -41,6 +43,11 @@ Unreadable = Annotated[
         "rows are left out, or their values count as missing.",
     ),
 ]
+LabelColumn = Annotated[
+    str | None,
+    typer.Option("--label_column", metavar="COLUMN", help="Column with classes; unset, as in training, or 'label'."),
+]
+BatchSize = Annotated[int, typer.Option("--batch_size", metavar="N", min=1, help="Samples per forward pass.")]
 
 
 class UsageError(ValueError):
@@ -126,6 +133,34 @@ def given_columns(given: Sequence[str] | None, processor: "MultimodalProcessor")
         several = processor.modalities[name]["type"] in ("features", "table") and "," in column
         columns[name] = column.split(",") if several else column
     return columns
+
+
+def load_labelled(
+    name: str,
+    config_name: str | None,
+    model: "MultimodalForClassification",
+    columns: Mapping[str, str | list[str]],
+    label_column: str,
+    splits: Mapping[str, str],
+    unreadable: str,
+    **drawn: Any,
+) -> "DatasetDict":
+    """Load splits with labels of the model's kind; `load_table` tells of the rest, and what it raises."""
+    from hf_relearn.data.tables import load_table
+    from hf_relearn.training.targets import is_regression
+
+    return load_table(
+        name,
+        config_name,
+        columns=columns,
+        kinds={name: modality.kind for name, modality in model.config.modalities.items()},
+        label_column=label_column,
+        splits=splits,
+        unreadable=unreadable,
+        max_unreadable_share=1.0,
+        problem_type="regression" if is_regression(model) else "classification",
+        **drawn,
+    )
 
 
 def print_json(value: Any) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from hf_relearn.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from hf_relearn.experiments.arguments import PRESETS, RunArguments, preset_defaults
+    from hf_relearn.experiments.arguments import PRESETS, RunArguments, TableArguments, preset_defaults
     from hf_relearn.experiments.comparison import run_or_compare
     from hf_relearn.experiments.experiment import Experiment
     from hf_relearn.experiments.launch import run_recipe
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     )
     from hf_relearn.experiments.parsing import parse_recipe_arguments
     from hf_relearn.experiments.running import RunResult, run_experiment, show_progress
-    from hf_relearn.experiments.table_arguments import TableArguments
 
 __getattr__ = lazy_names(
     __name__,
@@ -42,7 +41,7 @@ __getattr__ = lazy_names(
         "RunResult": "hf_relearn.experiments.running",
         "run_experiment": "hf_relearn.experiments.running",
         "show_progress": "hf_relearn.experiments.running",
-        "TableArguments": "hf_relearn.experiments.table_arguments",
+        "TableArguments": "hf_relearn.experiments.arguments",
     },
 )
 

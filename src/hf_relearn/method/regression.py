@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hf_relearn.method.samples import UNLABELLED, Spread, diagnosed_rows, feature_matrix, measure_spread
+from hf_relearn.method.samples import UNLABELLED, Spread, diagnosed_rows, feature_matrix, filled_vector, measure_spread
 from hf_relearn.method.separability import LEARNT, Separability
 from hf_relearn.method.separators import PENALTIES, RIDGE_MOST, Components, RidgeFit, Standardised, one_thread
 
@@ -29,11 +29,7 @@ def number_vector(numbers: Any, name: str = "targets") -> np.ndarray:
     """
     if isinstance(numbers, torch.Tensor):
         numbers = numbers.detach().double().cpu().numpy()
-    vector = np.asarray(numbers)
-    if vector.ndim != 1:
-        raise ValueError(f"{name} must be one-dimensional, one number per sample, but the shape is {vector.shape}")
-    if len(vector) == 0:
-        raise ValueError(f"{name} must hold at least one sample, but there is none")
+    vector = filled_vector(numbers, name, "number")
     if vector.dtype.kind not in "fiub":
         raise ValueError(f"{name} must be numbers, but the type is {vector.dtype}")
     vector = vector.astype(np.float64)

@@ -23,6 +23,16 @@ class NonFiniteFeaturesError(ValueError):
     """Features hold NaN or infinite values, so nothing can be clustered or fitted on them."""
 
 
+def filled_vector(values: Any, name: str, what: str) -> np.ndarray:
+    """Turn values into a vector that is not empty; `what` names one of them in an error message."""
+    vector = np.asarray(values)
+    if vector.ndim != 1:
+        raise ValueError(f"{name} must be one-dimensional, one {what} per sample, but the shape is {vector.shape}")
+    if len(vector) == 0:
+        raise ValueError(f"{name} must hold at least one sample, but there is none")
+    return vector
+
+
 def label_vector(labels: Any, name: str = "labels") -> np.ndarray:
     """Turn class or cluster names into a vector of integers, without changing the input.
 
@@ -38,11 +48,7 @@ def label_vector(labels: Any, name: str = "labels") -> np.ndarray:
     """
     if isinstance(labels, torch.Tensor):
         labels = labels.detach().cpu().numpy()
-    vector = np.asarray(labels)
-    if vector.ndim != 1:
-        raise ValueError(f"{name} must be one-dimensional, one integer per sample, but the shape is {vector.shape}")
-    if len(vector) == 0:
-        raise ValueError(f"{name} must hold at least one sample, but there is none")
+    vector = filled_vector(labels, name, "integer")
     if vector.dtype.kind not in "iub":
         raise ValueError(f"{name} must be integers, but the type is {vector.dtype}; map class names to integers first")
     return vector.astype(np.int64) if vector.dtype.kind == "b" else vector

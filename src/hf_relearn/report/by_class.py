@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from scipy.special import expit, softmax
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from hf_relearn.report.confusion_figure import confusion_figure
 from hf_relearn.report.markdown import number, table, text
+from hf_relearn.report.training_figures import confusion_figure
 
 MEASURES = ("precision", "recall", "f1", "support")
 MOST_CLASSES = 50  # in a report; more are neither a figure nor a table to read
