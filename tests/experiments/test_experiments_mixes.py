@@ -3,8 +3,6 @@
 import io
 import json
 import logging
-import runpy
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +11,6 @@ import soundfile
 import torch
 from datasets import Dataset
 from PIL import Image
-from test_experiments_recipes import run_recipe, start_recipe
 from tiny import FEW_SAMPLES, history
 from tiny_backbones import BACKBONES
 from tokenizers_of_words import bert_like
@@ -25,7 +22,6 @@ from hf_relearn.models.configuration_multimodal import FUSION_OPTIONS
 
 pytestmark = FEW_SAMPLES
 
-RECIPES = Path(__file__).parents[2] / "recipes"
 CLASSES = ("low", "middle", "high")
 TINY = [
     *("--max_steps", "2", "--per_device_train_batch_size", "9", "--eval_strategy", "no", "--save_strategy", "no"),
@@ -68,18 +64,6 @@ def tables(tmp_path_factory) -> dict[str, Path]:
         for split, count in (("train", 36), ("validation", 18), ("test", 18)):
             Dataset.from_dict(make_rows(count, missing, rng)).to_parquet(folders[name] / f"{split}.parquet")
     return folders
-
-
-@pytest.fixture
-def run_here(monkeypatch):
-    """Run a recipe in this process, which has everything imported already."""
-
-    def run(name: str, *flags: str) -> None:
-        with monkeypatch.context() as patch:
-            patch.setattr(sys, "argv", [name, "--use_cpu", "--disable_tqdm", "true", *flags])
-            runpy.run_path(str(RECIPES / name), run_name="__main__")
-
-    return run
 
 
 SMALL = "--from_scratch"
@@ -144,14 +128,15 @@ def test_given_features_as_sequences_and_as_columns_of_numbers(tables, tmp_path,
     ] == pytest.approx(0, abs=1e-6)
 
 
-def test_image_text_recipe_on_its_generated_pictures(tmp_path):
-    text = run_recipe(
+@pytest.mark.filterwarnings("ignore:chance alone explains")
+def test_image_text_recipe_on_its_generated_pictures(tmp_path, run_here, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    run_here(
         "train_image_text.py",
         *("--max_steps", "4", "--eval_strategy", "no", "--save_strategy", "no", "--relearn_strategy", "steps"),
-        *("--relearn_interval", "2", "--diagnosis_interval", "0"),
-        cwd=tmp_path,
+        *("--relearn_interval", "2", "--diagnosis_interval", "0", "--diagnosis_max_samples", "120"),
     )
-    assert "SYNTHETIC" in text
+    assert "SYNTHETIC" in caplog.text
     output = tmp_path / "outputs" / "image_text_sample_run"
     assert [record["step"] for record in history(output) if record["kind"] == "point"] == [2]
     assert "Image and text: generated shapes" in (output / "report.md").read_text()
@@ -185,22 +170,23 @@ def test_image_text_recipe_on_the_two_towers_of_a_checkpoint(tables, tmp_path, r
     assert any(not torch.equal(value, before[name.removeprefix("vision_model.")]) for name, value in after.items())
 
 
-def test_a_checkpoint_with_towers_and_single_backbones_exclude_each_other(tmp_path):
+def test_a_checkpoint_with_towers_and_single_backbones_exclude_each_other(tmp_path, run_here, capsys):
     flags = ("--clip_model_name_or_path", "a/clip", "--text_model_name_or_path", "a/bert")
-    process = start_recipe("train_image_text.py", *flags, "--output_dir", str(tmp_path / "run"))
-    assert process.returncode == 2
-    assert "--clip_model_name_or_path gives both towers: leave out --vision_model_name_or_path" in process.stderr
+    with pytest.raises(SystemExit) as end:
+        run_here("train_image_text.py", *flags, "--output_dir", str(tmp_path / "run"))
+    assert end.value.code == 2
+    said = capsys.readouterr().err
+    assert "--clip_model_name_or_path gives both towers: leave out --vision_model_name_or_path" in said
 
 
-def test_image_text_recipe_names_the_column_that_is_not_there(tables, tmp_path):
-    process = start_recipe(
-        "train_image_text.py",
-        *("--dataset_name", str(tables["whole"]), "--text_column", "caption", "--output_dir", str(tmp_path / "run")),
-        SMALL,
-    )
-    assert process.returncode != 0
-    assert "has no column 'caption'; it has audio, image, text" in process.stderr
-    assert "name the column that holds the modality 'text'" in process.stderr
+def test_image_text_recipe_names_the_column_that_is_not_there(tables, tmp_path, run_here, capsys):
+    flags = ("--dataset_name", str(tables["whole"]), "--text_column", "caption", SMALL)
+    with pytest.raises(SystemExit) as end:
+        run_here("train_image_text.py", *flags, "--output_dir", str(tmp_path / "run"))
+    assert end.value.code == 1
+    said = capsys.readouterr().err
+    assert "has no column 'caption'; it has audio, image, text" in said
+    assert "name the column that holds the modality 'text'" in said
     assert not (tmp_path / "run").exists()
 
 

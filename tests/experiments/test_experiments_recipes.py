@@ -129,9 +129,10 @@ def test_a_folder_with_another_run_is_not_overwritten(corpus, tmp_path):
     assert [path.name for path in output.iterdir()] == ["checkpoint-7"]
 
 
-def test_multimodal_recipe_on_recorded_digits(shared_data, tmp_path):
+@pytest.mark.filterwarnings("ignore:chance alone explains", "ignore:the diagnosing part has no sample")
+def test_multimodal_recipe_on_recorded_digits(shared_data, tmp_path, run_here):
     output = tmp_path / "run"
-    run_recipe(
+    run_here(
         "train_multimodal.py",
         *("--dataset_name", str(shared_data / "av_digits"), "--output_dir", str(output), "--from_scratch"),
         *("--max_steps", "4", "--per_device_train_batch_size", "16", "--eval_strategy", "no", "--preset", "paper"),
@@ -141,16 +142,25 @@ def test_multimodal_recipe_on_recorded_digits(shared_data, tmp_path):
     assert "| accuracy |" in (output / "report.md").read_text()
 
 
-def test_without_data_the_stand_in_is_built_and_named_as_such(tmp_path):
-    text = run_recipe(
+def test_without_data_the_stand_in_is_built_and_named_as_such(tmp_path, run_here, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    sizes = []
+
+    def few(folder: str, **size: int) -> Path:
+        sizes.append(size)
+        return build_sample_corpus(folder, num_actors=5, num_sentences=1)
+
+    monkeypatch.setattr("hf_relearn.data.build_sample_corpus", few)
+    run_here(
         "train_cremad.py",
         *("--cache_dir", str(tmp_path / "cache"), "--max_steps", "2", "--per_device_train_batch_size", "8"),
-        *("--eval_strategy", "no", "--diagnosis_interval", "0", "--relearn_strategy", "no"),
-        cwd=tmp_path,
+        *("--eval_strategy", "no", "--diagnosis_interval", "0", "--relearn_strategy", "no", *SMALL, *TINY),
     )
+    text = caplog.text
     first = text.index("SYNTHETIC stand-in")
     assert first < text.index("preparing CREMA-D")
     assert "--data_dir" in text[first : first + 500]
+    assert sizes == [{"num_actors": 30, "num_sentences": 4}]
     report = (tmp_path / "outputs" / "cremad_sample_run" / "report.md").read_text()
     assert report.startswith("# CREMA-D: a synthetic stand-in")
     assert "SYNTHETIC" in report
