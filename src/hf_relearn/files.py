@@ -73,6 +73,12 @@ def give_default_mode(path: Path) -> None:
     path.chmod(0o666 & ~mask)
 
 
+def write_whole_text(path: Path, text: str) -> None:
+    """Write a small text file that appears whole or not at all."""
+    with whole_file(path) as file:
+        file.write(text.encode("utf-8"))
+
+
 class FolderLock:
     """Keep a folder for one process at a time.
 

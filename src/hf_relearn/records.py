@@ -4,14 +4,14 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hf_relearn.files import whole_file
+from hf_relearn.files import write_whole_text
 from hf_relearn.method import ModalityDiagnosis
 
 HISTORY_FILE = "relearn_history.jsonl"
@@ -26,10 +26,12 @@ def read_history(folder: str | os.PathLike) -> list[dict[str, Any]]:
     `memorised_error`, or `train_purity`, `val_purity`, `train_chance_purity`, `val_chance_purity` and `gap`, by the
     estimator; `train_head_accuracy` and `val_head_accuracy` if the model has uni-modal heads (of a regression, whose
     `num_classes` is 0 and whose separabilities are R², `train_head_r2` and `val_head_r2`); `train_size` and
-    `diagnosis_size` (samples that have the modality); `diagnosed_alpha`, `alpha` (the strength applied) and
-    `distance`. What was not measured is None; `skipped` says why a modality was left out. A record of the kind
-    `settings` says at which step the run was resumed with other settings: it holds `changed`, name of the setting ->
-    `{"from": ..., "to": ...}`, and no modalities. A last line that was cut off by a kill is left out.
+    `diagnosis_size` (samples that have the modality); `rise` (of the held-out separability since the re-learning step
+    before, or the start); `still_learning` (the gate kept it for its rise alone); `diagnosed_alpha`, `alpha` (the
+    strength applied) and `distance`. What was not measured is None; `skipped` says why a modality was left out. A
+    record of the kind `settings` says at which step the run was resumed with other settings: it holds `changed`, name
+    of the setting -> `{"from": ..., "to": ...}`, and no modalities. A last line that was cut off by a kill is left
+    out.
 
     Raises:
         ValueError: for a line that is not a JSON object; the message names file and line.
@@ -50,7 +52,7 @@ def read_history(folder: str | os.PathLike) -> list[dict[str, Any]]:
 
 def write_history(folder: str | os.PathLike, records: Sequence[dict[str, Any]]) -> None:
     """Replace a run's records as a whole: the file is either the old or the new one, never half of it."""
-    write_text_atomically(Path(folder) / HISTORY_FILE, "".join(map(_line, records)))
+    write_whole_text(Path(folder) / HISTORY_FILE, "".join(map(_line, records)))
 
 
 def append_history(folder: str | os.PathLike, record: Mapping[str, Any]) -> None:
@@ -89,23 +91,14 @@ def _finite_only(value: Any) -> Any:
 def records_before(records: Sequence[dict[str, Any]], step: int) -> list[dict[str, Any]]:
     """Return the records that a run resumed at `step` keeps.
 
-    A point at `step` came after the checkpoint of that step and will be taken again; the diagnosis at the end of a
-    run came before it.
+    A point at `step` came after the checkpoint of that step and will be taken again; the end's diagnosis came before.
     """
-    return [
-        record for record in records if record["step"] < step or (record["step"] == step and record["kind"] == "end")
-    ]
+    return [each for each in records if each["step"] < step or (each["step"] == step and each["kind"] == "end")]
 
 
 def points_taken(records: Sequence[dict[str, Any]]) -> int:
     """Count the re-learning steps among the records."""
     return sum(record["kind"] == "point" for record in records)
-
-
-def write_text_atomically(path: Path, text: str) -> None:
-    """Write a small text file that appears whole or not at all."""
-    with whole_file(path) as file:
-        file.write(text.encode("utf-8"))
 
 
 # What a diagnosis says of a modality, by the names of the record.
@@ -140,6 +133,8 @@ class Point:
         alphas: modality -> strength applied; empty if the weights stayed.
         distances: modality -> ||θ_new - θ_old|| / ||θ_old||.
         head_accuracies: modality -> accuracy of its uni-modal head on training and on held-out samples; of numbers R².
+        rises: modality -> rise of its held-out separability since the re-learning step before, or since the start.
+        still_learning: modalities that memorised, and that the gate kept since they rose.
         num_classes: classes of the diagnosis, 0 if it was of numbers; None without one.
         streamed: part -> samples that were read from the beginning of a stream.
         seconds: of the whole diagnosis.
@@ -156,6 +151,8 @@ class Point:
     alphas: Mapping[str, float] = field(default_factory=dict)
     distances: Mapping[str, float] = field(default_factory=dict)
     head_accuracies: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    rises: Mapping[str, float] = field(default_factory=dict)
+    still_learning: Collection[str] = ()
     num_classes: int | None = None
     streamed: Mapping[str, int] = field(default_factory=dict)
     seconds: float = 0.0
@@ -189,6 +186,8 @@ class Point:
             f"val_head_{measure}": accuracies[1],
             "train_size": diagnosis.train_size if diagnosis else 0,
             "diagnosis_size": diagnosis.val_size if diagnosis else 0,
+            "rise": self.rises.get(name),
+            "still_learning": name in self.still_learning,
             "diagnosed_alpha": self.diagnosed_alphas.get(name),
             "alpha": self.alphas.get(name, 0.0),
             "distance": self.distances.get(name, 0.0),
@@ -219,9 +218,9 @@ def describe_record(record: Mapping[str, Any]) -> Iterator[str]:
     epoch = epoch_of(record)
     when = "start" if record["kind"] == "start" else f"epoch {round(epoch, 2):g}" if epoch is not None else "run"
     for name, values in record["modalities"].items():
-        outcome = ""
-        if record["kind"] == "point":
-            outcome = f": re-learnt (α {_short(values['alpha'])})" if values["alpha"] > 0 else ": kept"
+        kept = ": still learns" if values.get("still_learning") else ": kept"
+        outcome = f": re-learnt (α {_short(values['alpha'])})" if values["alpha"] > 0 else kept
+        outcome = outcome if record["kind"] == "point" else ""
         yield f"{when}  {name:<{width}}  {_finding(values)}{outcome}"
 
 

@@ -10,6 +10,7 @@ import pytest
 from tiny import FEW_SAMPLES
 
 from hf_relearn import diagnose
+from hf_relearn.files import write_whole_text
 from hf_relearn.records import (
     Point,
     append_history,
@@ -18,7 +19,6 @@ from hf_relearn.records import (
     points_taken,
     records_before,
     write_history,
-    write_text_atomically,
 )
 from hf_relearn.relearning.schedule import RelearnSchedule, whole_epoch
 from hf_relearn.training import HISTORY_FILE, read_history
@@ -161,14 +161,14 @@ def test_a_resumed_run_keeps_what_came_before_its_checkpoint():
 
 def test_a_text_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
     path = tmp_path / "file.json"
-    write_text_atomically(path, "old")
+    write_whole_text(path, "old")
 
     def full(*args):
         raise OSError("no space left")
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="no space"):
-        write_text_atomically(path, "new")
+        write_whole_text(path, "new")
     assert path.read_text() == "old" and [each.name for each in tmp_path.iterdir()] == ["file.json"]
 
 

@@ -67,6 +67,7 @@ def test_the_gate_works_in_a_stock_trainer(tmp_path):
         ({"relearn_gate_alpha": 0.5}, [0.5, 0.0]),
         ({"relearn_gate_threshold": 1.0}, [0.0, 0.0]),
         ({"relearn_gate_errors": 100.0}, [0.0, 0.0]),
+        ({"relearn_gate_rise": 100.0}, [0.9, 0.0]),
         ({"relearn_modalities": ["known"]}, [None, 0.0]),
     ],
 )
@@ -74,6 +75,22 @@ def test_its_constants_are_settings(tmp_path, settings, alphas):
     pattern_trainer(tmp_path, num_train_epochs=2, relearn_points=[0.5], **settings).train()
     (record,) = history(tmp_path)
     assert [record["modalities"].get(name, {}).get("alpha") for name in MODALITIES[:2]] == alphas
+
+
+def test_a_modality_that_still_gains_on_held_out_samples_is_kept_and_said_to_learn(tmp_path, capsys):
+    """The slightest rise counts here, so that chance makes some: at other points the same modality is moved."""
+    settings = {"num_train_epochs": 8, "relearn_interval": 1, "relearn_max_times": 7}
+    pattern_trainer(tmp_path, relearn_gate_rise=0.0, **settings).train()
+    records = read_history(tmp_path)
+    found = [each["modalities"]["memorised"] for each in records]
+    for before, entry in zip(found, found[1:], strict=False):
+        assert entry["rise"] == pytest.approx(entry["val_separability"] - before["val_separability"])
+        memorised = entry["memorised"] - 2 * entry["memorised_error"] > 0.3
+        assert entry["alpha"] == (0.9 if memorised and entry["rise"] <= 0 else 0.0)
+        assert entry["still_learning"] == (memorised and entry["rise"] > 0)
+    assert found[0]["rise"] is None and {entry["still_learning"] for entry in found[1:]} == {True, False}
+    told = [line for line in capsys.readouterr().out.splitlines() if "memorised  " in line]
+    assert [line.endswith(": still learns") for line in told] == [each["still_learning"] for each in found[1:]]
 
 
 def result_of(trainer):

@@ -30,24 +30,33 @@ def learning_state_alpha(gap: float, relearn_lambda: float = 3.0) -> float:
 def gate_alpha(
     memorised: float,
     memorised_error: float,
+    rise: float = 0.0,
+    rise_error: float = 0.0,
     *,
     threshold: float = 0.3,
     alpha: float = 0.9,
     num_errors: float = 2.0,
+    num_rise_errors: float = 2.0,
 ) -> float:
-    """Re-learn a modality only if it has surely memorised.
+    """Re-learn a modality only if it has surely memorised, and gains nothing more on held-out samples.
 
     Args:
         memorised: share of the training separability above chance that held-out samples lack, 0 or more.
         memorised_error: standard error of `memorised`.
+        rise: of the held-out separability since the re-learning step before, or since the start of the run.
+        rise_error: standard error of the gap of the separabilities.
         threshold: the share above which a modality counts as memorised.
         alpha: strength for a modality that has memorised.
         num_errors: standard errors by which the share has to exceed the threshold.
+        num_rise_errors: standard errors by which the held-out separability may rise; beyond, the modality still
+            learns what holds on unseen samples, and is kept.
 
     Returns:
-        `alpha` if `memorised - num_errors * memorised_error > threshold`, else 0.
+        `alpha` if `memorised - num_errors * memorised_error > threshold` and `rise <= num_rise_errors * rise_error`,
+        else 0.
     """
-    return alpha if memorised - num_errors * memorised_error > threshold else 0.0
+    surely_memorised = memorised - num_errors * memorised_error > threshold
+    return alpha if surely_memorised and rise <= num_rise_errors * rise_error else 0.0
 
 
 def parse_alpha(alpha: str | float | Mapping[str, float] | None) -> float | dict[str, float] | None:

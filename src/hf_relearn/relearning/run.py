@@ -21,7 +21,7 @@ from hf_relearn.method.relearn import (
 )
 from hf_relearn.method.tensors import reshard_
 from hf_relearn.models.configuration_multimodal import REGRESSION
-from hf_relearn.records import Point, log_values
+from hf_relearn.records import Point, finite, log_values, modality_entry
 from hf_relearn.relearning.diagnoser import Diagnoser
 from hf_relearn.relearning.encoders import chosen_encoders, module_names, warn_of_frozen_encoders
 from hf_relearn.relearning.processes import failing_together
@@ -172,25 +172,38 @@ class RelearnRun:
             raise
         if self.schedule.planned():
             reshard_(model)  # forward passes without backward passes leave the root of FSDP2 whole
-        suggested = {name: self._suggested(point.diagnoses.get(name)) for name in self.encoders}
+        diagnoses = {name: point.diagnoses[name] for name in self.encoders if name in point.diagnoses}
+        rises = {name: rise for name, each in diagnoses.items() if (rise := self._rise(name, each)) is not None}
+        alphas = {name: self._suggested(each, rises.get(name, 0.0)) for name, each in diagnoses.items()}
         return replace(
             point,
             modalities=list(self.encoders),
-            diagnosed_alphas={name: alpha for name, alpha in suggested.items() if alpha is not None},
+            rises=rises,
+            still_learning={name for name in alphas if alphas[name] < self._suggested(diagnoses[name], 0.0)},
+            diagnosed_alphas=alphas,
             share_of_epoch=self.clock.share(point.seconds),
         )
 
-    def _suggested(self, diagnosis: ModalityDiagnosis | None) -> float | None:
-        if diagnosis is None:
-            return None
+    def _rise(self, name: str, diagnosis: ModalityDiagnosis) -> float | None:
+        """How much the held-out separability rose since the re-learning step before, or since the start."""
+        for record in reversed(self.files.records):
+            before = finite(modality_entry(record, name).get("val_separability"))
+            if record["kind"] in ("start", "point") and before is not None and diagnosis.val_separability is not None:
+                return diagnosis.val_separability - before
+        return None
+
+    def _suggested(self, diagnosis: ModalityDiagnosis, rise: float) -> float:
         settings = self.settings
         if settings.gated and diagnosis.memorised is not None and diagnosis.memorised_error is not None:
             return gate_alpha(
                 diagnosis.memorised,
                 diagnosis.memorised_error,
+                rise,
+                diagnosis.standard_error or 0.0,
                 threshold=settings.relearn_gate_threshold,
                 alpha=settings.relearn_gate_alpha,
                 num_errors=settings.relearn_gate_errors,
+                num_rise_errors=settings.relearn_gate_rise,
             )
         return diagnosis.alpha
 

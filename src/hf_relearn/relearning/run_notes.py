@@ -10,7 +10,8 @@ from typing import Any
 
 from transformers import TrainerState, TrainingArguments
 
-from hf_relearn.records import HISTORY_FILE, read_history, records_before, write_text_atomically
+from hf_relearn.files import write_whole_text
+from hf_relearn.records import HISTORY_FILE, read_history, records_before
 from hf_relearn.relearning.settings import RelearnSettings
 
 CHECKPOINT_FILE = "relearn_run.json"
@@ -58,7 +59,7 @@ def note_run(
     """
     note: dict[str, Any] = {"run": run, "initial_weights": checksum, "settings": _as_noted(settings)}
     note |= {"records": records} if records is not None else {"ended_at": ended_at}
-    write_text_atomically(folder / CHECKPOINT_FILE, json.dumps(note, indent=2) + "\n")
+    write_whole_text(folder / CHECKPOINT_FILE, json.dumps(note, indent=2) + "\n")
 
 
 def noted_run(folder: Path) -> str | None:

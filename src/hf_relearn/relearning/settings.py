@@ -69,6 +69,13 @@ class RelearnSettings:
     relearn_gate_errors: float = field(
         default=2.0, metadata={"help": "Standard errors by which the memorised share has to exceed the threshold."}
     )
+    relearn_gate_rise: float = field(
+        default=2.0,
+        metadata={
+            "help": "Standard errors by which the held-out separability may have risen since the re-learning step "
+            "before, or the start; a modality that rose by more still learns, and the gate keeps it."
+        },
+    )
     relearn_gate_alpha: float = field(
         default=0.9, metadata={"help": "Strength α with which the gate moves a modality that has memorised."}
     )
@@ -173,7 +180,7 @@ class RelearnSettings:
         for name, lowest in (("diagnosis_n_init", 1), ("diagnosis_interval", 0)):
             if getattr(self, name) < lowest:
                 raise ValueError(f"--{name} is {getattr(self, name)}, but it is at least {lowest}")
-        for name in ("relearn_lambda", "relearn_gate_errors"):
+        for name in ("relearn_lambda", "relearn_gate_errors", "relearn_gate_rise"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"--{name} is {getattr(self, name)}, but it is a finite number of at least 0")
         for name in ("relearn_gate_threshold", "relearn_gate_alpha"):

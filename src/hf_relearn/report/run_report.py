@@ -220,7 +220,7 @@ def draw_figures(
             "memorised.png",
             "the memorised share",
             f"Share of the training {measured} that held-out samples lack, with the band of the standard errors that "
-            "the gate asks for: a modality is re-learnt if the whole band lies above the dashed threshold.",
+            "the gate asks for: if it is above the dashed threshold, a modality is re-learnt, unless it still learns.",
             partial(memorised_figure, records, modalities, gate),
         ),
         (

@@ -11,8 +11,8 @@ import pyarrow
 import pyarrow.compute
 from datasets import ClassLabel
 
+from hf_relearn.files import write_whole_text
 from hf_relearn.models.configuration_multimodal import REGRESSION
-from hf_relearn.records import write_text_atomically
 from hf_relearn.relearning.labels import LABEL_NAMES, hold_out, is_stream
 from hf_relearn.relearning.settings import SOURCES
 from hf_relearn.relearning.terminal import say
@@ -125,7 +125,7 @@ def tell_samples(samples: Mapping[str, Mapping[str, Any]], folder: Path, *, numb
     for sentence in describe_samples(samples, numbers=numbers, together=True):
         say(plain(sentence))
     folder.mkdir(parents=True, exist_ok=True)
-    write_text_atomically(folder / SAMPLES_FILE, json.dumps(samples, indent=2) + "\n")
+    write_whole_text(folder / SAMPLES_FILE, json.dumps(samples, indent=2) + "\n")
 
 
 def _count_missing(dataset: Any, columns: list[str]) -> int:

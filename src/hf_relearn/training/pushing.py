@@ -14,10 +14,10 @@ from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import HubStrategy
 from transformers.utils import PushInProgress
 
+from hf_relearn.files import write_whole_text
 from hf_relearn.hub.local_paths import local_roots, scrub_json
 from hf_relearn.hub.staging import CARD, TRAINING_ARGUMENTS_FILE, stage
 from hf_relearn.hub.upload import PushError, explain, push_folder
-from hf_relearn.records import write_text_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -198,7 +198,7 @@ class PushingTrainer(Trainer):
         if self.args.should_save:
             folder = Path(str(output_dir if output_dir is not None else self.args.output_dir))
             (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)  # a pickle
-            write_text_atomically(folder / TRAINING_ARGUMENTS_FILE, shareable_arguments(self.args))
+            write_whole_text(folder / TRAINING_ARGUMENTS_FILE, shareable_arguments(self.args))
 
 
 def shareable_arguments(args: TrainingArguments) -> str:
