@@ -1,12 +1,17 @@
 """Measure which remedy helps on small real data sets, paired over seeds, and print the tables.
 
     python benchmarks/evidence/run.py --data_dir DATA --out evidence.jsonl --jobs 2
-    python benchmarks/evidence/run.py --data_dir DATA --tune --out tuning.jsonl
-    python benchmarks/evidence/run.py --out evidence.jsonl --tables docs/evidence.md
+    python benchmarks/evidence/run.py --data_dir DATA --tune --out tuning.jsonl --jobs 2 [--choose]
+    python benchmarks/evidence/run.py --out evidence.jsonl --tables docs/evidence.md README.md
     python benchmarks/evidence/run.py --data_dir DATA --figure docs/separability.png --tasks TASK --first_seed SEED
 
 A run that stands in the file is not trained again, so a measurement that was stopped goes on. The test accuracy of the
-last epoch counts. Every arm of a seed has the same samples, initial weights and batches.
+last epoch counts. Every arm of a seed has the same samples, initial weights and batches. `--quick` measures a part, in
+less than 20 minutes on two cores.
+
+Rates, lengths and decays of heads and joint are those of tuned.json, which `--tune` and then `--tune --choose` write:
+chosen for both by the same grid, by accuracy on validation, on seeds of their own. Arms that build on one of them have
+its settings. results.jsonl and tuning.jsonl beside this file hold the runs of docs/evidence.md.
 """
 
 import argparse
@@ -18,7 +23,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +41,7 @@ from hf_relearn.report.theme import render_png  # noqa: E402
 from hf_relearn.training import PRESETS, MultimodalRelearnTrainer, RelearnTrainingArguments  # noqa: E402
 
 # Arm -> changes of the training arguments, and the weight of the uni-modal heads.
+RIVALS = ("detached", "ogm_ge", "mlb", "modality_dropout", "mmpareto")
 JOINT = {"relearn_strategy": "no", "max_grad_norm": 0.0}
 ARMS: dict[str, tuple[Mapping[str, Any], float]] = {
     "joint": (JOINT, 0.0),
@@ -43,14 +49,17 @@ ARMS: dict[str, tuple[Mapping[str, Any], float]] = {
     "balanced": (PRESETS["balanced"], 1.0),
     # As published, but for the held-out part: every arm trains on the same samples.
     "paper": ({**PRESETS["paper"], "diagnosis_source": "eval"}, 0.0),
+    **{name: ({**PRESETS["heads"], "balancing": name}, 1.0) for name in RIVALS},
 }
 ENSEMBLE = "ensemble"
-TUNING = {
-    "learning_rate": [5e-4, 1e-3, 2e-3, 4e-3],
-    "weight_decay": [0.01, 0.1],
-    "epochs": [0.5, 1.0, 2.0],  # times the task's
-}
+# One after the other, each with the best of those before: rate, length as a share of the task's, weight decay.
+RATES, LENGTHS, DECAYS = (5e-4, 1e-3, 2e-3, 4e-3), (1.0, 0.5), (0.01, 0.3)
 TUNED = HERE / "tuned.json"
+QUICK = {
+    "tasks": ["digits-150-noise1.5", "emoji-400", "mfeat-300", "mfeat-10-epochs"],
+    "arms": ["joint", "heads", "balanced", ENSEMBLE],
+    "seeds": 4,
+}
 FIRST_TUNING_SEED = 1000
 
 
@@ -82,7 +91,7 @@ def _tuned(name: str, arm: str, changes: Mapping[str, Any]) -> dict[str, Any]:
     """What tuning chose: for joint training, for heads and all that build on them, by task."""
     if "learning_rate" in changes or not TUNED.is_file():
         return {}
-    chosen = json.loads(TUNED.read_text()).get(name, {})
+    chosen = json.loads(TUNED.read_text()).get(TASKS[name].tuned_as or name, {})
     return dict(chosen.get("joint" if arm in ("joint", "paper", ENSEMBLE) else "heads", {}))
 
 
@@ -95,8 +104,8 @@ def train(
     changes: Mapping[str, Any],
     weight: float,
     only: str | None = None,
-) -> tuple[MultimodalRelearnTrainer, np.ndarray]:
-    """Train one model; its test logits (n, classes)."""
+) -> tuple[MultimodalRelearnTrainer, np.ndarray, np.ndarray]:
+    """Train one model; its validation and test logits (n, classes)."""
     rows = [part.only(only) for part in parts] if only else list(parts)
     with tempfile.TemporaryDirectory() as folder:
         args = training_arguments(task, name, arm, seed, changes, folder)
@@ -104,8 +113,8 @@ def train(
             task.model(seed, weight, only), args, Stacking(task.shift), rows[0], rows[1], compute_metrics=None
         )
         trainer.train()
-        logits = trainer.predict(rows[2]).predictions
-    return trainer, np.asarray(logits)
+        logits = [np.asarray(trainer.predict(part).predictions) for part in rows[1:]]
+    return trainer, logits[0], logits[1]
 
 
 def measure(name: str, arm: str, seed: int, data_dir: Path, changes: Mapping[str, Any] | None = None) -> dict:
@@ -117,7 +126,7 @@ def measure(name: str, arm: str, seed: int, data_dir: Path, changes: Mapping[str
     result: dict[str, Any] = {"task": name, "arm": arm, "seed": seed, **(changes or {})}
     if arm == ENSEMBLE:
         logits = [
-            train(task, name, arm, seed, parts, {**JOINT, **(changes or {})}, 0.0, only)[1] for only in task.backbones
+            train(task, name, arm, seed, parts, {**JOINT, **(changes or {})}, 0.0, only)[2] for only in task.backbones
         ]
         probabilities = torch.stack([torch.from_numpy(each).softmax(dim=-1) for each in logits])
         for modality, each in zip(task.backbones, logits, strict=True):
@@ -125,7 +134,8 @@ def measure(name: str, arm: str, seed: int, data_dir: Path, changes: Mapping[str
         predicted = probabilities.mean(dim=0).argmax(dim=-1).numpy()
     else:
         arm_changes, weight = ARMS[arm]
-        trainer, all_logits = train(task, name, arm, seed, parts, {**arm_changes, **(changes or {})}, weight)
+        trainer, seen, all_logits = train(task, name, arm, seed, parts, {**arm_changes, **(changes or {})}, weight)
+        result["validation"] = float(np.mean(seen.argmax(axis=1) == parts[1].labels.numpy()))
         predicted = all_logits.argmax(axis=1)
         records = [record for record in trainer.relearn_callback.records if record["kind"] == "point"]
         result["moved"] = [
@@ -144,25 +154,15 @@ def draw(name: str, seed: int, data_dir: Path, path: Path) -> None:
     task = TASKS[name]
     parts = task.load(data_dir / task.folder, seed)
     changes, weight = ARMS["balanced"]
-    trainer, _ = train(task, name, "balanced", seed, parts, {**changes, "diagnosis_interval": 2}, weight)
+    trainer, *_ = train(task, name, "balanced", seed, parts, {**changes, "diagnosis_interval": 2}, weight)
     path.write_bytes(render_png(separability_figure(trainer.relearn_callback.records)))
 
 
 def wanted_runs(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """The runs that the options ask for, seeds outermost, so that a stopped measurement is paired."""
-    if options.tune:
-        grid = [dict(zip(TUNING, values, strict=True)) for values in itertools.product(*TUNING.values())]
-        for seed, name, cell, arm in itertools.product(
-            range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + options.seeds), options.tasks, grid, ("joint", "heads")
-        ):
-            epochs = max(1, round(cell["epochs"] * TASKS[name].training["num_train_epochs"]))
-            changes = {**cell, "num_train_epochs": epochs}
-            del changes["epochs"]
-            yield {"task": name, "arm": arm, "seed": seed, **changes}
-    else:
-        first = options.first_seed
-        for seed, name, arm in itertools.product(range(first, first + options.seeds), options.tasks, options.arms):
-            yield {"task": name, "arm": arm, "seed": seed}
+    first = options.first_seed
+    for seed, name, arm in itertools.product(range(first, first + options.seeds), options.tasks, options.arms):
+        yield {"task": name, "arm": arm, "seed": seed}
 
 
 def read_results(path: Path) -> list[dict[str, Any]]:
@@ -176,19 +176,52 @@ def read_results(path: Path) -> list[dict[str, Any]]:
     return results
 
 
+def run(wanted: Mapping[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+    """The result of a run, from the file if it stands there."""
+    out = Path(options.out)
+    for finished in read_results(out):
+        if wanted.items() <= finished.items():
+            return finished
+    changes = {key: value for key, value in wanted.items() if key not in ("task", "arm", "seed")}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        result = measure(wanted["task"], wanted["arm"], wanted["seed"], Path(options.data_dir), changes)
+    with open(out, "a") as file:
+        file.write(json.dumps(result) + "\n")
+    print(json.dumps({key: result[key] for key in ("task", "arm", "seed", "accuracy", "seconds")}), flush=True)
+    return result
+
+
+def tune(name: str, arm: str, options: argparse.Namespace) -> dict[str, Any]:
+    """The settings of an arm with the best mean accuracy on validation, over seeds of their own."""
+    epochs = TASKS[name].training["num_train_epochs"]
+
+    def best(cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        def accuracy(cell: dict[str, Any]) -> float:
+            seeds = range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + options.seeds)
+            runs = [run({"task": name, "arm": arm, "seed": seed, **cell}, options) for seed in seeds]
+            return float(np.mean([each["validation"] for each in runs]))
+
+        return max(cells, key=accuracy)
+
+    chosen = best([{"learning_rate": rate, "weight_decay": DECAYS[0], "num_train_epochs": epochs} for rate in RATES])
+    if chosen["learning_rate"] == RATES[-1]:
+        chosen = best([chosen, {**chosen, "learning_rate": 2 * RATES[-1]}])
+    if not TASKS[name].fixed_length:
+        chosen = best([{**chosen, "num_train_epochs": max(1, round(length * epochs))} for length in LENGTHS])
+    return best([{**chosen, "weight_decay": decay} for decay in DECAYS])
+
+
 def work(options: argparse.Namespace) -> None:
     """Train the runs of this process' share that are not finished yet."""
-    out = Path(options.out)
-    done = [{key: value for key, value in result.items()} for result in read_results(out)]
-    runs = [run for run in wanted_runs(options) if not any(run.items() <= finished.items() for finished in done)]
-    for run in runs[options.share :: options.jobs]:
-        changes = {key: value for key, value in run.items() if key not in ("task", "arm", "seed")}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            result = measure(run["task"], run["arm"], run["seed"], Path(options.data_dir), changes)
-        with open(out, "a") as file:
-            file.write(json.dumps(result) + "\n")
-        print(json.dumps({key: result[key] for key in ("task", "arm", "seed", "accuracy", "seconds")}), flush=True)
+    if options.tune:
+        pairs = [(name, arm) for name in options.tasks if TASKS[name].tuned_as is None for arm in ("joint", "heads")]
+        for name, arm in pairs[options.share :: options.jobs]:
+            tune(name, arm, options)
+        return
+    runs = list(wanted_runs(options))
+    for wanted in runs[options.share :: options.jobs]:
+        run(wanted, options)
 
 
 def main() -> None:
@@ -199,15 +232,22 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", default=[*ARMS, ENSEMBLE], choices=[*ARMS, ENSEMBLE])
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--first_seed", type=int, default=0)
+    parser.add_argument("--quick", action="store_true", help="a part: four tasks, four arms, four seeds")
     parser.add_argument("--jobs", type=int, default=1, help="processes at once")
     parser.add_argument("--share", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--tune", action="store_true", help="tune heads and joint on seeds of their own")
+    parser.add_argument("--choose", action="store_true", help="write tuned.json from the finished runs of --tune")
     parser.add_argument("--figure", metavar="FILE", help="draw the run of the first task and seed, and nothing else")
-    parser.add_argument("--tables", metavar="FILE", help="write the tables of the finished runs, and train nothing")
+    parser.add_argument(
+        "--tables", nargs="+", metavar="PAGE", help="write the tables of the finished runs, and train nothing"
+    )
     options = parser.parse_args()
     if options.tables:
-        write_tables(read_results(Path(options.out)), Path(options.tables))
+        for page in options.tables:
+            write_tables(read_results(Path(options.out)), Path(page))
         return
+    if options.quick:
+        vars(options).update(QUICK)
     if options.data_dir is None:
         parser.error("--data_dir is missing: the folder with one folder per data set")
     absent = sorted(
@@ -218,6 +258,13 @@ def main() -> None:
         options.tasks = [name for name in options.tasks if TASKS[name].folder not in absent]
     if options.figure:
         draw(options.tasks[0], options.first_seed, Path(options.data_dir), Path(options.figure))
+        return
+    if options.choose:
+        chosen = json.loads(TUNED.read_text()) if TUNED.is_file() else {}
+        for name in options.tasks:
+            if TASKS[name].tuned_as is None:
+                chosen[name] = {arm: tune(name, arm, options) for arm in ("joint", "heads")}
+        TUNED.write_text(json.dumps(chosen, indent=2) + "\n")
         return
     if options.jobs == 1 or options.share is not None:
         torch.set_num_threads(1)

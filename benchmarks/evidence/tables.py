@@ -5,7 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import ttest_rel
+
+from hf_relearn.report.statistics import LEVEL, Paired, compare_paired, holm
+
+# Arm -> seed -> result.
+Runs = dict[str, dict[int, dict[str, Any]]]
 
 _BASELINES = ("joint", "heads")
 _COLUMNS = (
@@ -21,53 +25,98 @@ _COLUMNS = (
 )
 
 
-def write_tables(results: Sequence[dict[str, Any]], path: Path) -> None:
-    """Replace what stands between the markers of a page, or the whole page without them."""
-    text = tables(results)
-    begin, end = "<!-- tables -->\n", "<!-- end of tables -->\n"
-    page = path.read_text() if path.is_file() else begin + end
-    before, _, rest = page.partition(begin)
-    path.write_text(before + begin + "\n" + text + "\n" + end + rest.partition(end)[2])
+def write_tables(results: Sequence[dict[str, Any]], page: Path) -> None:
+    """Replace what stands between the markers of a page: an overview, and where it has a place, a table per task."""
+    text = page.read_text()
+    text = _between(text, "<!-- overview -->\n", "<!-- end of overview -->\n", overview(results))
+    text = _between(text, "<!-- tables -->\n", "<!-- end of tables -->\n", tables(results))
+    page.write_text(text)
+
+
+def _between(text: str, begin: str, end: str, content: str) -> str:
+    if begin not in text:
+        return text
+    before, _, rest = text.partition(begin)
+    return before + begin + "\n" + content + "\n" + end + rest.partition(end)[2]
+
+
+def overview(results: Sequence[dict[str, Any]]) -> str:
+    """Markdown with one row per task: heads, and the differences of other arms, bold if Holm's p < .05."""
+    arms = [arm for arm in dict.fromkeys(result["arm"] for result in results) if arm != "heads"]
+    rows, tests = [], []
+    for task in dict.fromkeys(result["task"] for result in results):
+        runs = _runs(results, task)
+        cells = [f"`{task}`", _mean(runs.get("heads", {}))]
+        for arm in arms:
+            paired = _paired(runs, arm, "heads")
+            cells.append(_difference(paired))
+            tests.append((cells, len(cells) - 1, paired.p_t if paired else None))
+        rows.append(cells)
+    for (cells, index, _), corrected in zip(tests, holm([p for *_, p in tests]), strict=True):
+        if corrected is not None and corrected < LEVEL:
+            cells[index] = f"**{cells[index]}**"
+    header = ["task", "heads", *(f"{arm} − heads" for arm in arms)]
+    return "\n".join([_line(header), "| --- " * len(header) + "|", *map(_line, rows)]) + "\n"
 
 
 def tables(results: Sequence[dict[str, Any]]) -> str:
     """Markdown with one table per task, in points of test accuracy."""
     sections = []
     for task in dict.fromkeys(result["task"] for result in results):
-        of_task = [result for result in results if result["task"] == task]
-        arms = {
-            arm: {each["seed"]: each for each in of_task if each["arm"] == arm}
-            for arm in dict.fromkeys(result["arm"] for result in of_task)
-        }
-        arms = {arm: runs for arm, runs in arms.items() if len(runs) > 1}  # one seed says nothing
-        lines = [
-            f"### {task}",
-            "",
-            f"| {' | '.join(_COLUMNS)} |",
-            "| --- " * len(_COLUMNS) + "|",
-            *[_row(arm, runs, arms) for arm, runs in arms.items()],
-        ]
-        sections.append("\n".join(lines))
+        runs = _runs(results, task)
+        lines = [_line(_COLUMNS), "| --- " * len(_COLUMNS) + "|", *[_row(arm, runs) for arm in runs]]
+        sections.append("\n".join([f"### {task}", "", *lines]))
     return "\n\n".join(sections) + "\n"
 
 
-def _row(arm: str, runs: dict[int, Any], arms: dict[str, dict[int, Any]]) -> str:
-    values = 100 * np.array([run["accuracy"] for run in runs.values()])
-    cells = [arm, str(len(values)), f"{values.mean():.1f} ± {values.std(ddof=1) if len(values) > 1 else 0:.1f}"]
+def _runs(results: Sequence[dict[str, Any]], task: str) -> Runs:
+    """The runs of a task: arm -> seed -> result, for arms of two seeds and more."""
+    of_task = [result for result in results if result["task"] == task]
+    runs = {
+        arm: {each["seed"]: each for each in of_task if each["arm"] == arm}
+        for arm in dict.fromkeys(result["arm"] for result in of_task)
+    }
+    return {arm: own for arm, own in runs.items() if len(own) > 1}  # one seed says nothing
+
+
+def _paired(runs: Runs, arm: str, baseline: str) -> Paired | None:
+    """The differences of two arms in points, over the seeds that both have."""
+    if arm == baseline:
+        return None
+    accuracies = [
+        {seed: 100 * run["accuracy"] for seed, run in runs.get(each, {}).items()} for each in (arm, baseline)
+    ]
+    paired = compare_paired(*accuracies)
+    return paired if paired and paired.n > 1 else None
+
+
+def _difference(paired: Paired | None) -> str:
+    return f"{paired.mean:+.1f} ± {paired.se:.1f}" if paired else ""
+
+
+def _mean(own: dict[int, Any]) -> str:
+    values = 100 * np.array([run["accuracy"] for run in own.values()])
+    return f"{values.mean():.1f} ± {values.std(ddof=1):.1f}" if len(values) else ""
+
+
+def _row(arm: str, runs: Runs) -> str:
+    own = runs[arm]
+    cells = [arm, str(len(own)), _mean(own)]
     wins = p = ""
     for baseline in _BASELINES:
-        seeds = sorted(set(runs) & set(arms.get(baseline, {})))
-        if arm == baseline or len(seeds) < 2:
-            cells.append("")
-            continue
-        ours, theirs = (100 * np.array([each[seed]["accuracy"] for seed in seeds]) for each in (runs, arms[baseline]))
-        differences = ours - theirs
-        cells.append(f"{differences.mean():+.1f} ± {differences.std(ddof=1) / len(seeds) ** 0.5:.1f}")
-        if baseline == "heads":
-            wins = f"{int((differences > 0).sum())} of {len(seeds)}"
-            p = f"{ttest_rel(ours, theirs).pvalue:.3f}" if differences.any() else "same runs"
+        paired = _paired(runs, arm, baseline)
+        cells.append(_difference(paired))
+        if baseline == "heads" and paired:
+            wins = f"{paired.wins} of {paired.n}"
+            p = "same runs" if not paired.sd and not paired.mean else f"{paired.p_t:.3f}"
     moved = [
-        any(alpha > 0 for point in run["moved"] for alpha in point.values()) for run in runs.values() if "moved" in run
+        any(alpha > 0 for point in run["moved"] for alpha in point.values())
+        for run in own.values()
+        if run.get("moved")
     ]
-    seconds = float(np.median([run["seconds"] for run in runs.values()]))
-    return f"| {' | '.join([*cells, wins, p, f'{sum(moved)}' if any(moved) else '', f'{seconds:.0f}'])} |"
+    seconds = float(np.median([run["seconds"] for run in own.values()]))
+    return _line([*cells, wins, p, str(sum(moved)) if moved else "", f"{seconds:.0f}"])
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"

@@ -77,6 +77,8 @@ class Task:
         num_classes: number of classes.
         training: training arguments, beside those of the arms.
         shift: of the augmentation.
+        tuned_as: the task whose tuned settings are used; None tunes this one.
+        fixed_length: the number of epochs is not tuned.
     """
 
     folder: str
@@ -85,6 +87,8 @@ class Task:
     num_classes: int
     training: Mapping[str, Any] = field(default_factory=dict)
     shift: int = 0
+    tuned_as: str | None = None
+    fixed_length: bool = False
 
     def model(self, seed: int, unimodal_loss_weight: float, only: str | None = None) -> MultimodalForClassification:
         """A new model, or one of a single modality; the same for the same seed."""
@@ -248,18 +252,42 @@ def _vectors(folder: str, sizes: Mapping[str, int], classes: int, epochs: int, s
     return Task(folder, vectors({name: name for name in sizes}, size), backbones, classes, training)
 
 
+def _short(task: Task) -> Task:
+    """The task as a run of 10 epochs."""
+    return replace(task, training={**task.training, "num_train_epochs": 10}, fixed_length=True)
+
+
+def _wrong_labels(task: Task, tuned_as: str, share: float = 0.2) -> Task:
+    """The task with another class, drawn at random, on a share of the training samples."""
+
+    def load(folder: Path, seed: int) -> tuple[TensorRows, TensorRows, TensorRows]:
+        train, *others = task.load(folder, seed)
+        generator = np.random.default_rng(seed)
+        labels = train.labels.numpy().copy()
+        wrong = generator.permutation(len(labels))[: round(share * len(labels))]
+        labels[wrong] = (labels[wrong] + generator.integers(1, task.num_classes, len(wrong))) % task.num_classes
+        return TensorRows(train.inputs, labels), others[0], others[1]
+
+    return replace(task, load=load, tuned_as=tuned_as)
+
+
 TASKS: dict[str, Task] = {
     "digits-150-noise1.5": _digits(150, 1.5, 100),
-    "digits-150-noise2.5": _digits(150, 2.5, 100),
+    "digits-150-noise2.5": replace(_digits(150, 2.5, 100), tuned_as="digits-150-noise1.5"),
     "digits-400-noise1.5": _digits(400, 1.5, 50),
-    "digits-400-noise2.5": _digits(400, 2.5, 50),
+    "digits-400-noise2.5": replace(_digits(400, 2.5, 50), tuned_as="digits-400-noise1.5"),
     "digits-150-only-noise": _digits(150, 1.0, 100, picture=False),
-    "digits-150-10-epochs": _digits(150, 1.5, 10),
+    "digits-400-wrong-labels": _wrong_labels(_digits(400, 1.5, 50), "digits-400-noise1.5"),
+    "digits-150-10-epochs": _short(_digits(150, 1.5, 10)),
     "emoji-400": _image_text("emoji", "text", 400, 9, 40),
+    "emoji-10-epochs": _short(_image_text("emoji", "text", 400, 9, 10)),
     "flipkart-short": _image_text("flipkart_products", "short_title", 628, 7, 30),
-    "flipkart-title": _image_text("flipkart_products", "title", 628, 7, 30),
+    "flipkart-title": replace(_image_text("flipkart_products", "title", 628, 7, 30), tuned_as="flipkart-short"),
+    "flipkart-10-epochs": _short(_image_text("flipkart_products", "short_title", 628, 7, 10)),
     "mfeat-300": _vectors("mfeat", _VIEWS, 10, 60, 300),
     "mfeat": _vectors("mfeat", _VIEWS, 10, 40),
-    "mfeat-10-epochs": _vectors("mfeat", _VIEWS, 10, 10),
+    "mfeat-wrong-labels": _wrong_labels(_vectors("mfeat", _VIEWS, 10, 40), "mfeat"),
+    "mfeat-10-epochs": _short(_vectors("mfeat", _VIEWS, 10, 10)),
     "houston": _vectors("houston2013", _SENSORS, 15, 40),
+    "houston-10-epochs": _short(_vectors("houston2013", _SENSORS, 15, 10)),
 }
