@@ -243,8 +243,10 @@ def main() -> None:
     )
     options = parser.parse_args()
     if options.tables:
+        places = {name: place for place, name in enumerate([*TASKS, *ARMS, ENSEMBLE])}
+        results = sorted(read_results(Path(options.out)), key=lambda run: (places[run["task"]], places[run["arm"]]))
         for page in options.tables:
-            write_tables(read_results(Path(options.out)), Path(page))
+            write_tables(results, Path(page))
         return
     if options.quick:
         vars(options).update(QUICK)
