@@ -91,6 +91,8 @@ def _paired(runs: Runs, arm: str, baseline: str) -> Paired | None:
 
 
 def _difference(paired: Paired | None) -> str:
+    if paired and not paired.mean and not paired.sd:
+        return "same runs"
     return f"{paired.mean:+.1f} ± {paired.se:.1f}" if paired else ""
 
 
@@ -108,7 +110,7 @@ def _row(arm: str, runs: Runs) -> str:
         cells.append(_difference(paired))
         if baseline == "heads" and paired:
             wins = f"{paired.wins} of {paired.n}"
-            p = "same runs" if not paired.sd and not paired.mean else f"{paired.p_t:.3f}"
+            p = "same runs" if not paired.sd and not paired.mean else f"{max(paired.p_t, 0.001):.3f}"
     moved = [
         any(alpha > 0 for point in run["moved"] for alpha in point.values())
         for run in own.values()
