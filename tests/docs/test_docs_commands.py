@@ -84,6 +84,7 @@ def test_every_flag_that_a_page_names_exists(capsys, monkeypatch):
         "--tune",
         "--choose",
         "--first_seed",
+        "--arms",
         "--quick",
         "--out",
         "--tables",
