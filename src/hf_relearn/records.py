@@ -208,7 +208,7 @@ def log_values(record: Mapping[str, Any]) -> dict[str, float]:
         f"relearn/{name}/{item}": value
         for name, values in record["modalities"].items()
         for item, value in values.items()
-        if value is not None and not isinstance(value, str)
+        if value is not None and not isinstance(value, (bool, str))
     }
 
 

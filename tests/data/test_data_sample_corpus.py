@@ -58,6 +58,14 @@ def test_same_seed_same_corpus_in_any_number_of_processes(corpus_once, tmp_path)
             assert np.array_equal(one, other)
 
 
+def test_a_relative_folder_lies_where_the_caller_is_though_workers_are_used_again(tmp_path, monkeypatch):
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        build_sample_corpus("corpus", num_actors=2, num_sentences=1, num_proc=2)
+        assert len(list((tmp_path / name).glob("corpus/AudioWAV/*.wav"))) == 32
+
+
 def test_another_seed_is_another_corpus(tmp_path):
     first = build_sample_corpus(tmp_path / "a", num_actors=1, num_sentences=1, seed=1, num_proc=1)
     content = _contents(first)

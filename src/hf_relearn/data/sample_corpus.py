@@ -92,7 +92,8 @@ def build_sample_corpus(
         raise ValueError(f"num_sentences is {num_sentences}; it must be from 1 to {len(SENTENCES)}")
     folder = Path(root)
     jobs = [
-        _ActorJob(folder, seed, _clips_of_actor(_FIRST_ACTOR + number, num_sentences, seed))
+        # Worker processes are used again, and may be in another directory.
+        _ActorJob(folder.absolute(), seed, _clips_of_actor(_FIRST_ACTOR + number, num_sentences, seed))
         for number in range(num_actors)
     ]
     expected = {path for job in jobs for clip in job.clips for path in _paths(folder, clip)}
