@@ -96,6 +96,12 @@ def _difference(paired: Paired | None) -> str:
     return f"{paired.mean:+.1f} ± {paired.se:.1f}" if paired else ""
 
 
+def _p(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.3f}" if value >= 0.001 else "< 0.001"
+
+
 def _mean(own: dict[int, Any]) -> str:
     values = 100 * np.array([run["accuracy"] for run in own.values()])
     return f"{values.mean():.1f} ± {values.std(ddof=1):.1f}" if len(values) else ""
@@ -110,7 +116,7 @@ def _row(arm: str, runs: Runs) -> str:
         cells.append(_difference(paired))
         if baseline == "heads" and paired:
             wins = f"{paired.wins} of {paired.n}"
-            p = "same runs" if not paired.sd and not paired.mean else f"{max(paired.p_t, 0.001):.3f}"
+            p = "same runs" if not paired.sd and not paired.mean else _p(paired.p_t)
     moved = [
         any(alpha > 0 for point in run["moved"] for alpha in point.values())
         for run in own.values()
