@@ -27,7 +27,7 @@ def read_history(folder: str | os.PathLike) -> list[dict[str, Any]]:
     estimator; `train_head_accuracy` and `val_head_accuracy` if the model has uni-modal heads (of a regression, whose
     `num_classes` is 0 and whose separabilities are R², `train_head_r2` and `val_head_r2`); `train_size` and
     `diagnosis_size` (samples that have the modality); `rise` (of the held-out separability since the re-learning step
-    before, or the start); `still_learning` (the gate kept it for its rise alone); `diagnosed_alpha`, `alpha` (the
+    before, or the start); `kept` (why, if the gate kept it for its rise alone); `diagnosed_alpha`, `alpha` (the
     strength applied) and `distance`. What was not measured is None; `skipped` says why a modality was left out. A
     record of the kind `settings` says at which step the run was resumed with other settings: it holds `changed`, name
     of the setting -> `{"from": ..., "to": ...}`, and no modalities. A last line that was cut off by a kill is left
@@ -187,11 +187,11 @@ class Point:
             "train_size": diagnosis.train_size if diagnosis else 0,
             "diagnosis_size": diagnosis.val_size if diagnosis else 0,
             "rise": self.rises.get(name),
-            "still_learning": name in self.still_learning,
             "diagnosed_alpha": self.diagnosed_alphas.get(name),
             "alpha": self.alphas.get(name, 0.0),
             "distance": self.distances.get(name, 0.0),
         }
+        values |= {"kept": "still learns"} if name in self.still_learning else {}
         if diagnosis is None and (self.diagnoses or self.num_classes is not None):
             values["skipped"] = "features that are not finite"
         return values
@@ -208,7 +208,7 @@ def log_values(record: Mapping[str, Any]) -> dict[str, float]:
         f"relearn/{name}/{item}": value
         for name, values in record["modalities"].items()
         for item, value in values.items()
-        if value is not None and not isinstance(value, (bool, str))
+        if value is not None and not isinstance(value, str)
     }
 
 
@@ -218,9 +218,10 @@ def describe_record(record: Mapping[str, Any]) -> Iterator[str]:
     epoch = epoch_of(record)
     when = "start" if record["kind"] == "start" else f"epoch {round(epoch, 2):g}" if epoch is not None else "run"
     for name, values in record["modalities"].items():
-        kept = ": still learns" if values.get("still_learning") else ": kept"
-        outcome = f": re-learnt (α {_short(values['alpha'])})" if values["alpha"] > 0 else kept
-        outcome = outcome if record["kind"] == "point" else ""
+        outcome = ""
+        if record["kind"] == "point":
+            kept = values.get("kept", "kept")
+            outcome = ": " + (f"re-learnt (α {_short(values['alpha'])})" if values["alpha"] > 0 else kept)
         yield f"{when}  {name:<{width}}  {_finding(values)}{outcome}"
 
 

@@ -185,7 +185,7 @@ class RelearnRun:
         )
 
     def _rise(self, name: str, diagnosis: ModalityDiagnosis) -> float | None:
-        """How much the held-out separability rose since the re-learning step before, or since the start."""
+        """Return the rise of the held-out separability since the re-learning step before, or since the start."""
         for record in reversed(self.files.records):
             before = finite(modality_entry(record, name).get("val_separability"))
             if record["kind"] in ("start", "point") and before is not None and diagnosis.val_separability is not None:

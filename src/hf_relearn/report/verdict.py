@@ -209,7 +209,7 @@ def _of_modality(name: str, state: LearningState) -> list[str]:
             sentence += f"; it was re-learnt{when}" + (", and memorised again later" if state.memorised_last else "")
         else:
             sentence += " and was not re-learnt"
-            if any(modality_entry(point, name).get("still_learning") for point in state.points):
+            if any(modality_entry(point, name).get("kept") for point in state.points):
                 sentence += ", since it still learnt what holds on unseen samples"
         sentences.append(f"{sentence}.")
     if state.uninformative:
@@ -225,7 +225,7 @@ def _advice(name: str, state: LearningState) -> str:
         return f"check that the input of {text(name)} belongs to the sample, or train without it"
     if state.memorised and not state.points:
         return "re-learn what has memorised (`--preset balanced`)"
-    if state.memorised_last and not modality_entry(state.last or {}, name).get("still_learning"):
+    if state.memorised_last and not modality_entry(state.last or {}, name).get("kept"):
         return f"stronger augmentation, weight decay or a smaller backbone for {text(name)}"
     return ""
 
