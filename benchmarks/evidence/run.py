@@ -258,6 +258,7 @@ def main() -> None:
     if absent:
         print(f"not in {options.data_dir}, so left out: {', '.join(absent)}")
         options.tasks = [name for name in options.tasks if TASKS[name].folder not in absent]
+    torch.set_num_threads(1)
     if options.figure:
         draw(options.tasks[0], options.first_seed, Path(options.data_dir), Path(options.figure))
         return
@@ -269,7 +270,6 @@ def main() -> None:
         TUNED.write_text(json.dumps(chosen, indent=2) + "\n")
         return
     if options.jobs == 1 or options.share is not None:
-        torch.set_num_threads(1)
         options.share = options.share or 0
         work(options)
         return

@@ -2,15 +2,17 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean, median, stdev
 from typing import Any
 
-import numpy as np
-
+from hf_relearn.report.judging import Measure
+from hf_relearn.report.markdown import table
 from hf_relearn.report.statistics import LEVEL, Paired, compare_paired, holm
 
 # Arm -> seed -> result.
 Runs = dict[str, dict[int, dict[str, Any]]]
 
+ACCURACY = Measure("accuracy")
 _BASELINES = ("joint", "heads")
 _COLUMNS = (
     "arm",
@@ -56,7 +58,7 @@ def overview(results: Sequence[dict[str, Any]]) -> str:
         if corrected is not None and corrected < LEVEL:
             cells[index] = f"**{cells[index]}**"
     header = ["task", "heads", *(f"{arm} − heads" for arm in arms)]
-    return "\n".join([_line(header), "| --- " * len(header) + "|", *map(_line, rows)]) + "\n"
+    return table(header, rows) + "\n"
 
 
 def tables(results: Sequence[dict[str, Any]]) -> str:
@@ -64,8 +66,7 @@ def tables(results: Sequence[dict[str, Any]]) -> str:
     sections = []
     for task in dict.fromkeys(result["task"] for result in results):
         runs = _runs(results, task)
-        lines = [_line(_COLUMNS), "| --- " * len(_COLUMNS) + "|", *[_row(arm, runs) for arm in runs]]
-        sections.append("\n".join([f"### {task}", "", *lines]))
+        sections.append(f"### {task}\n\n{table(_COLUMNS, [_row(arm, runs) for arm in runs])}")
     return "\n\n".join(sections) + "\n"
 
 
@@ -80,20 +81,22 @@ def _runs(results: Sequence[dict[str, Any]], task: str) -> Runs:
 
 
 def _paired(runs: Runs, arm: str, baseline: str) -> Paired | None:
-    """The differences of two arms in points, over the seeds that both have."""
+    """The differences of two arms, over the seeds that both have."""
     if arm == baseline:
         return None
-    accuracies = [
-        {seed: 100 * run["accuracy"] for seed, run in runs.get(each, {}).items()} for each in (arm, baseline)
-    ]
+    accuracies = [{seed: run["accuracy"] for seed, run in runs.get(each, {}).items()} for each in (arm, baseline)]
     paired = compare_paired(*accuracies)
     return paired if paired and paired.n > 1 else None
 
 
+def _are_same(paired: Paired) -> bool:
+    return not paired.mean and not paired.sd
+
+
 def _difference(paired: Paired | None) -> str:
-    if paired and not paired.mean and not paired.sd:
-        return "same runs"
-    return f"{paired.mean:+.1f} ± {paired.se:.1f}" if paired else ""
+    if paired is None:
+        return ""
+    return "same runs" if _are_same(paired) else ACCURACY.difference(paired.mean, paired.se)
 
 
 def _p(value: float | None) -> str:
@@ -103,11 +106,11 @@ def _p(value: float | None) -> str:
 
 
 def _mean(own: dict[int, Any]) -> str:
-    values = 100 * np.array([run["accuracy"] for run in own.values()])
-    return f"{values.mean():.1f} ± {values.std(ddof=1):.1f}" if len(values) else ""
+    values = [run["accuracy"] for run in own.values()]
+    return ACCURACY.value(fmean(values), stdev(values)) if values else ""
 
 
-def _row(arm: str, runs: Runs) -> str:
+def _row(arm: str, runs: Runs) -> list[str]:
     own = runs[arm]
     cells = [arm, str(len(own)), _mean(own)]
     wins = p = ""
@@ -116,15 +119,11 @@ def _row(arm: str, runs: Runs) -> str:
         cells.append(_difference(paired))
         if baseline == "heads" and paired:
             wins = f"{paired.wins} of {paired.n}"
-            p = "same runs" if not paired.sd and not paired.mean else _p(paired.p_t)
+            p = "same runs" if _are_same(paired) else _p(paired.p_t)
     moved = [
         any(alpha > 0 for point in run["moved"] for alpha in point.values())
         for run in own.values()
         if run.get("moved")
     ]
-    seconds = float(np.median([run["seconds"] for run in own.values()]))
-    return _line([*cells, wins, p, str(sum(moved)) if moved else "", f"{seconds:.0f}"])
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+    seconds = median(run["seconds"] for run in own.values())
+    return [*cells, wins, p, str(sum(moved)) if moved else "", f"{seconds:.0f}"]

@@ -11,6 +11,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from hf_relearn.cards.facts import CardFacts, DatasetFacts, EncoderFacts
 from hf_relearn.files import file_stem, write_files
 from hf_relearn.hub.local_paths import local_roots, scrub_files, scrub_json
+from hf_relearn.quality import main_metric
 from hf_relearn.records import finite
 from hf_relearn.report.markdown import MISSING, code, listed, main_metrics, metric_label, number, prose, table, text
 from hf_relearn.report.reading import read_modality, read_run, was_moved
@@ -28,6 +29,21 @@ _TASKS = {
     "text": "text-classification",
     "features": "tabular-classification",
     "table": "tabular-classification",
+}
+WEAK_SHARE = 1.25  # a modality whose accuracy is less than so many times that of guessing is called weak
+
+_KINDS = {
+    "audio": "a sound",
+    "vision": "an image",
+    "video": "a video",
+    "text": "text",
+    "features": "numbers",
+    "table": "a row of a table",
+}
+_ABLATIONS = {
+    "alone": "unimodal_{}_{}",
+    "only this one given": "only_{}_{}",
+    "all but this one": "without_{}_{}",
 }
 
 
@@ -218,23 +234,6 @@ def card_figures(card: str) -> list[str]:
     return list(dict.fromkeys(_IMAGE.findall(card)))
 
 
-WEAK_SHARE = 1.25  # a modality whose accuracy is less than so many times that of guessing is called weak
-
-_KINDS = {
-    "audio": "a sound",
-    "vision": "an image",
-    "video": "a video",
-    "text": "text",
-    "features": "numbers",
-    "table": "a row of a table",
-}
-_ABLATIONS = {
-    "alone": "unimodal_{}_{}",
-    "only this one given": "only_{}_{}",
-    "all but this one": "without_{}_{}",
-}
-
-
 def template_values(facts: CardFacts) -> dict[str, Any]:
     """Collect the names that `model_cards/template.md` uses, but for its metadata, code and figures."""
     split = chosen_split(facts.results)
@@ -273,7 +272,7 @@ def template_values(facts: CardFacts) -> dict[str, Any]:
 def _ablations(facts: CardFacts, split: str | None) -> list[list[str]]:
     """Make rows of accuracies, or R², by modality below their header; empty if none was measured."""
     measured = facts.results.get(split, {}) if split else {}
-    metric = "r2" if facts.regression else "accuracy"
+    metric = main_metric(facts.regression)
     shown = {
         title: key
         for title, key in _ABLATIONS.items()
